@@ -1,0 +1,1 @@
+"""The words of clew. Standard library only; every other room imports from here."""

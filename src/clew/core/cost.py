@@ -1,0 +1,53 @@
+"""What a computation consumed, and the ceiling on it. One unit system for every strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from clew.core.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Counted quantities; `a + b` adds them field by field."""
+
+    tokens_sampled: int = 0
+    prompt_tokens_read: int = 0
+    prompt_tokens_cached: int = 0
+    """Prompt tokens that were served from a KV cache instead of being read again."""
+    scorer_tokens: int = 0
+    verifier_calls: int = 0
+    model_calls: int = 0
+    """Completions asked of the policy (a batch of eight counts as eight)."""
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens some model had to process: sampled, read and scored."""
+        return self.tokens_sampled + self.prompt_tokens_read + self.scorer_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A ceiling on `Cost`: None means no ceiling in that quantity."""
+
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "calls", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidValue(f"budget {name}", value, "a positive number, or none for no ceiling", "raise it")
+
+    def allows(self, spent: Cost) -> bool:
+        """Whether another request may be made after `spent`."""
+        return (
+            (self.tokens is None or spent.tokens < self.tokens)
+            and (self.calls is None or spent.model_calls < self.calls)
+            and (self.seconds is None or spent.seconds < self.seconds)
+        )

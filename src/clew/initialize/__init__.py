@@ -1,0 +1,1 @@
+"""Policy initialisation (roadmap section 3): corpora, chat format, the six reasoning behaviours."""
