@@ -1,0 +1,31 @@
+"""A task whose judgements of equal texts are remembered: verifiers are functions of problem and text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+from clew.core.types import Problem, Verdict
+from clew.search.serve import Judge
+
+
+@final
+@dataclass(slots=True)
+class MemoJudge:
+    """Judges each text of a problem once. The count of verifier calls is the caller's and is not lowered by this."""
+
+    task: Judge
+    _verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict, init=False, repr=False)
+    _answers: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        key = (problem.id, text)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._verdicts[key] = self.task.verify(problem, text)
+        return verdict
+
+    def extract(self, text: str) -> str | None:
+        if text not in self._answers:
+            self._answers[text] = self.task.extract(text)
+        return self._answers[text]

@@ -1,0 +1,1 @@
+"""Architectures and checkpoints in Hugging Face format, the tokenizer, the rollout engine. Torch lives here."""

@@ -1,0 +1,183 @@
+"""The training forward pass of a Qwen3, written for small models on a CPU.
+
+It computes what `Qwen3ForCausalLM` computes, from the same parameters (a test holds them equal), but
+fuses what eager mode leaves apart: a small model spends more time moving activations than multiplying.
+Each fused function carries its own backward pass; tests check them against autograd.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from transformers import Qwen3ForCausalLM
+
+
+class _Normalise(torch.autograd.Function):
+    """y = x / rms(x) over the last dimension; norm weights are folded into the projection that follows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        y, scale = ctx.saved_tensors
+        mean = torch.linalg.vecdot(grad, y, dim=-1).div_(-y.shape[-1]).unsqueeze_(-1)
+        return torch.addcmul(grad, y, mean).mul_(scale), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    """y = silu(gate) * up for `gate_up = [gate, up]` along the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        activated = F.silu(gate)
+        ctx.save_for_backward(gate_up, activated)
+        return activated * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        gate_up, activated = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        result = torch.empty_like(gate_up)
+        grad_gate, grad_up = result.chunk(2, dim=-1)
+        torch.mul(grad, activated, out=grad_up)
+        torch.mul(grad, up, out=grad_gate)
+        torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
+        return result
+
+
+class _TokenLogProb(torch.autograd.Function):
+    """log softmax(hidden @ weight.T / temperature)[target] and its entropy; keeps one [tokens, vocab] array, no more."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        logits = hidden @ weight.t()
+        if temperature != 1.0:
+            logits.div_(temperature)
+        logits.sub_(logits.amax(dim=-1, keepdim=True))
+        chosen = logits.gather(1, targets[:, None]).squeeze(1)
+        probs = logits.exp()
+        total = probs.sum(dim=-1)
+        log_total = total.log()
+        entropy = log_total - torch.linalg.vecdot(probs, logits, dim=-1) / total
+        probs.div_(total[:, None])
+        ctx.save_for_backward(hidden, weight, targets, probs)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return chosen - log_total, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad = grads[0] / ctx.temperature
+        hidden, weight, targets, probs = ctx.saved_tensors
+        grad_logits = probs * -grad[:, None]
+        grad_logits.scatter_add_(1, targets[:, None], grad[:, None])
+        return grad_logits @ weight, grad_logits.t() @ hidden, None, None
+
+
+def rotary_table(length: int, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary embedding (arXiv 2104.09864), each [length, head_width]."""
+    frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies[None, :]
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _swap_halves(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return torch.cat([x[..., half:], x[..., :half]], dim=-1)
+
+
+class _Rotate(torch.autograd.Function):
+    """y = x * cos + swapped(x) * sin for tables [time, heads, head_width] that carry sign and norm weights.
+
+    With w the weight of the norm, cos = w * cos0 and sin = swapped(w) * [-sin0, +sin0]: the rotary embedding of w * x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(x, cos, sin)
+        return torch.addcmul(x * cos, _swap_halves(x), sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (grad,) = grads
+        x, cos, sin = ctx.saved_tensors
+        grad_x = torch.addcmul(grad * cos, _swap_halves(grad), _swap_halves(sin))
+        grad_cos = torch.linalg.vecdot(grad, x, dim=0)
+        grad_sin = torch.linalg.vecdot(grad, _swap_halves(x), dim=0)
+        return grad_x, grad_cos, grad_sin
+
+
+def rotary_tables(
+    q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, *, heads: int, kv_heads: int
+) -> tuple[Tensor, Tensor]:
+    """Tables for `_Rotate`, [time, heads + kv_heads, head_width], with norm weights and 1 / sqrt(head_width) folded in."""
+    half = cos.shape[-1] // 2
+    q_norm = q_norm * cos.shape[-1] ** -0.5
+    norms = torch.cat([q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)])
+    signed = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
+    return cos[:, None, :] * norms, signed[:, None, :] * _swap_halves(norms)
+
+
+def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
+    """Normalised final hidden states [batch, time, width], before the final norm's weight, of right-padded `input_ids` [batch, time], causal attention.
+
+    Padding needs no mask: it stands to the right, where causal attention never looks.
+    """
+    config = model.config
+    batch, time = input_ids.shape
+    heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    table = rotary_table(time, width, config.rope_parameters["rope_theta"])
+    eps = config.rms_norm_eps
+    x = F.embedding(input_ids, model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+        y = _Normalise.apply(x, eps) @ (qkv * layer.input_layernorm.weight).t()
+        qk, v = y.view(batch, time, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], dim=2)
+        tables = rotary_tables(
+            attention.q_norm.weight, attention.k_norm.weight, *table, heads=heads, kv_heads=kv_heads
+        )
+        q, k = _Rotate.apply(_Normalise.apply(qk, eps), *tables).split([heads, kv_heads], dim=2)
+        mixed = F.scaled_dot_product_attention(
+            *(z.transpose(1, 2) for z in (q, k, v)), is_causal=True, scale=1.0, enable_gqa=heads != kv_heads
+        )
+        x = x + mixed.transpose(1, 2).reshape(batch, time, heads * width) @ attention.o_proj.weight.t()
+        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
+        x = x + _SwiGLU.apply(_Normalise.apply(x, eps) @ gate_up.t()) @ mlp.down_proj.weight.t()
+    return _Normalise.apply(x, eps)
+
+
+class TokenLogProbs(NamedTuple):
+    """Log-probabilities of targets and the entropies of the distributions they were drawn from, equal shapes."""
+
+    logprobs: Tensor
+    entropies: Tensor
+
+
+def token_logprobs(
+    model: Qwen3ForCausalLM, input_ids: Tensor, targets: Tensor, target_mask: Tensor, *, temperature: float = 1.0
+) -> TokenLogProbs:
+    """Log-probabilities of the `targets` [batch, time] that follow `input_ids` [batch, time], as [batch, time].
+
+    Positions outside `target_mask` [batch, time] are 0: logits are computed at the marked ones alone.
+    Rows are right-padded. Entropies carry no gradient.
+    """
+    hidden = hidden_states(model, input_ids)[target_mask]
+    unembedding = model.lm_head.weight * model.model.norm.weight
+    chosen, entropy = _TokenLogProb.apply(hidden, unembedding, targets[target_mask], temperature)
+    blank = torch.zeros(targets.shape, dtype=chosen.dtype)
+    return TokenLogProbs(blank.masked_scatter(target_mask, chosen), blank.masked_scatter(target_mask, entropy))

@@ -1,0 +1,46 @@
+"""Majority vote, or self-consistency: the answer that most samples agree on (arXiv 2203.11171). No verifier."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+from clew.core.protocols import Extract, Request, SearchResult
+from clew.core.types import Problem, Sampling
+from clew.search.solutions import check_counts, sample_solutions
+from clew.stats.vote import majority_vote
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MajorityVote:
+    """The first of `n` sampled solutions that gives the most frequent canonical answer.
+
+    Solutions that give no answer abstain; ties go to the answer that occurred first; nothing is chosen if all
+    abstain. A candidate's score is the share of samples that gave its answer.
+    """
+
+    n: int = 32
+    sampling: Sampling = field(default_factory=Sampling)
+    per_request: int | None = None
+    """Solutions asked for at a time; a smaller number lets a budget bite earlier. None asks for all at once."""
+
+    def __post_init__(self) -> None:
+        check_counts(self.n, self.per_request)
+
+    @property
+    def name(self) -> str:
+        return "majority-vote"
+
+    def run(self, problem: Problem) -> Generator[Request, Any, SearchResult]:
+        sampled = yield from sample_solutions(problem, self.n, self.sampling, per_request=self.per_request)
+        answers: list[str | None] = yield Extract(tuple(candidate.state for candidate in sampled))
+        votes = Counter(answers)
+        candidates = tuple(
+            replace(candidate, score=None if answer is None else votes[answer] / len(answers))
+            for candidate, answer in zip(sampled, answers, strict=True)
+        )
+        winner = majority_vote(answers)
+        return SearchResult(None if winner is None else sampled[answers.index(winner)].state, candidates)

@@ -1,0 +1,183 @@
+"""Policies without weights: scripted, tabular (exactly known), and a pool that samples once for several strategies."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import final
+
+from clew.core.errors import InvalidValue
+from clew.core.protocols import Policy, Prompt
+from clew.core.types import Completion, FinishReason, Sampling, State
+
+END = 256
+"""Stop token of `ScriptedPolicy`; the tokens before it are the UTF-8 bytes of the text."""
+
+
+@final
+@dataclass(slots=True)
+class ScriptedPolicy:
+    """Says what its script says: a function of prompt and sampling, or texts to give one after another."""
+
+    script: Callable[[Prompt, Sampling], str] | Sequence[str]
+    logprob: Callable[[Prompt, int], float] | None = None
+    """Log-prob of a token after a prompt; None for a policy that has no log-probs."""
+    version: str = "scripted"
+    _given: int = field(default=0, init=False, repr=False)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Raises `InvalidValue` when a list of texts has run out."""
+        read: set[tuple[str, tuple[int, ...]]] = set()
+        completions = []
+        for prompt in prompts:
+            state = prompt.state
+            tokens = (*self._text(prompt, sampling).encode(), END)
+            kept = tokens[: sampling.max_tokens]
+            before = sum(len(message.content.encode()) for message in state.problem.prompt) + len(state.tokens)
+            cached = (state.problem.id, state.tokens) in read
+            read.add((state.problem.id, state.tokens))
+            completions.append(
+                Completion(
+                    tokens=kept,
+                    logprobs=None if self.logprob is None else tuple(self.logprob(prompt, t) for t in kept),
+                    finish=FinishReason.STOP if len(kept) == len(tokens) else FinishReason.LENGTH,
+                    policy_version=self.version,
+                    prompt_tokens_read=0 if cached else before,
+                    prompt_tokens_cached=before if cached else 0,
+                )
+            )
+        return completions
+
+    def text(self, state: State) -> str:
+        return bytes(token for token in state.tokens if token != END).decode(errors="replace")
+
+    def _text(self, prompt: Prompt, sampling: Sampling) -> str:
+        if callable(self.script):
+            return self.script(prompt, sampling)
+        if self._given >= len(self.script):
+            raise InvalidValue("texts of the script", len(self.script), "as many as are sampled", "script more texts")
+        self._given += 1
+        return self.script[self._given - 1]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TabularPolicy:
+    """A policy whose distribution is known exactly: `next_probs` of a state over a small vocabulary."""
+
+    vocabulary: tuple[str, ...]
+    next_probs: Callable[[State], Sequence[float]]
+    """Probability of each word of the vocabulary after a state, at temperature 1."""
+    stop: int = 0
+    """Token id that ends a completion."""
+    version: str = "tabular"
+
+    def distribution(self, state: State, sampling: Sampling) -> list[float]:
+        """The probabilities that `sample` draws the next token from; ties at a cut-off keep the lower id."""
+        weights = _tempered(self.next_probs(state), sampling.temperature)
+        order = sorted(range(len(weights)), key=lambda token: -weights[token])
+        if sampling.top_k:
+            order = order[: sampling.top_k]
+        total = math.fsum(weights[token] for token in order)
+        before = accumulate((weights[token] / total for token in order[:-1]), initial=0.0)
+        every = sampling.top_p == 1.0
+        kept = {token for token, mass in zip(order, before, strict=True) if every or mass < sampling.top_p}
+        total = math.fsum(weights[token] for token in kept)
+        return [weight / total if token in kept else 0.0 for token, weight in enumerate(weights)]
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return [self._sample(prompt, sampling) for prompt in prompts]
+
+    def enumerate(self, state: State, sampling: Sampling) -> Iterator[tuple[Completion, float]]:
+        """Every completion of `state` that can be sampled, with its exact probability."""
+        stack: list[tuple[tuple[int, ...], tuple[float, ...]]] = [((), ())]
+        while stack:
+            tokens, logprobs = stack.pop()
+            if tokens and (tokens[-1] == self.stop or len(tokens) == sampling.max_tokens):
+                yield self._completion(state, tokens, logprobs), math.exp(math.fsum(logprobs))
+                continue
+            probs = self.distribution(_after(state, tokens), sampling)
+            stack += [((*tokens, t), (*logprobs, math.log(p))) for t, p in enumerate(probs) if p > 0.0]
+
+    def text(self, state: State) -> str:
+        return " ".join(self.vocabulary[token] for token in state.tokens if token != self.stop)
+
+    def _sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        stream = random.Random(prompt.seed)
+        tokens: tuple[int, ...] = ()
+        logprobs: tuple[float, ...] = ()
+        while len(tokens) < sampling.max_tokens and tokens[-1:] != (self.stop,):
+            probs = self.distribution(_after(prompt.state, tokens), sampling)
+            (token,) = stream.choices(range(len(probs)), weights=probs)
+            tokens, logprobs = (*tokens, token), (*logprobs, math.log(probs[token]))
+        return self._completion(prompt.state, tokens, logprobs)
+
+    def _completion(self, state: State, tokens: tuple[int, ...], logprobs: tuple[float, ...]) -> Completion:
+        finish = FinishReason.STOP if tokens[-1] == self.stop else FinishReason.LENGTH
+        return Completion(tokens, logprobs, finish, self.version, prompt_tokens_read=len(state.tokens))
+
+
+def _after(state: State, tokens: tuple[int, ...]) -> State:
+    return State(state.problem, state.tokens + tokens)
+
+
+def _tempered(probs: Sequence[float], temperature: float) -> list[float]:
+    top = max(probs)
+    if temperature == 0.0:
+        greedy = list(probs).index(top)
+        return [float(token == greedy) for token in range(len(probs))]
+    return [(p / top) ** (1.0 / temperature) for p in probs]
+
+
+@final
+@dataclass(slots=True)
+class PooledPolicy:
+    """Samples each completion once: several strategies on the same problems draw the same samples from its pool.
+
+    Completions keep all their fields, so every strategy is still metered as if it had sampled them itself. Only time
+    is saved: `seconds_per_token` says what a sampled token took.
+    """
+
+    policy: Policy
+    tokens_sampled: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+    _pool: dict[Sampling, dict[tuple[str, int, tuple[int, ...]], Completion]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _texts: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def version(self) -> str:
+        return self.policy.version
+
+    @property
+    def seconds_per_token(self) -> float:
+        return self.seconds / self.tokens_sampled if self.tokens_sampled else 0.0
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        pool = self._pool.setdefault(sampling, {})
+        keys = [(prompt.state.problem.id, prompt.seed, prompt.state.tokens) for prompt in prompts]
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in pool}
+        if missing:
+            start = time.perf_counter()
+            completions = self.policy.sample(list(missing.values()), sampling)
+            self.seconds += time.perf_counter() - start
+            self.tokens_sampled += sum(len(completion.tokens) for completion in completions)
+            pool.update(zip(missing, completions, strict=True))
+        return [pool[key] for key in keys]
+
+    def text(self, state: State) -> str:
+        key = (state.problem.id, state.tokens)
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = self.policy.text(state)
+        return text
+
+    def forget(self) -> None:
+        """Drop the pool, keep the counts."""
+        self._pool.clear()
+        self._texts.clear()

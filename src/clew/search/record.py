@@ -1,0 +1,81 @@
+"""What a search leaves behind: its answers (from which it can go on), its cost and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from clew.core.cost import Cost
+from clew.core.protocols import SearchResult
+from clew.core.types import Completion, Problem, Verdict
+
+
+class BudgetExhausted(Exception):
+    """Thrown into a strategy at a request that its budget no longer allows.
+
+    A strategy may catch it, make requests that run no model, and return its best so far.
+    """
+
+
+class StopReason(StrEnum):
+    FINISHED = "finished"
+    BUDGET = "budget"
+    PAUSED = "paused"
+    """The round limit of the call was reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Answer to `Sample`: [states][n]."""
+
+    values: tuple[tuple[Completion, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answer to `Score`: one number a state."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Answer to `Verify`: one verdict a state."""
+
+    values: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answer to `Extract`: one canonical answer a state, None where it gives none."""
+
+    values: tuple[str | None, ...]
+
+
+Answer = Samples | Scores | Verdicts | Answers
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRecord:
+    """What the search of one problem goes on from: a strategy's generator is a function of its answers."""
+
+    problem: Problem
+    seed: int = 0
+    answers: tuple[Answer, ...] = ()
+    """Answers given before the budget first refused a request; what was asked while winding up is not replayed."""
+    cost: Cost = field(default_factory=Cost)
+    """All that was spent, winding up included."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """The search of one problem: its result so far, its price, why it stopped."""
+
+    result: SearchResult
+    cost: Cost
+    stop: StopReason
+    record: SearchRecord
+
+    @property
+    def problem(self) -> Problem:
+        return self.record.problem

@@ -1,0 +1,1 @@
+"""pass@k, votes and intervals: what turns samples into numbers that can be believed."""

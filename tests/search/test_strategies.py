@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from clew.core.errors import InvalidValue, UnknownName
+from clew.core.protocols import Prompt
+from clew.core.types import Completion, FinishReason, Sampling, State
+from clew.search import (
+    BestOfN,
+    MajorityVote,
+    MeanLogProb,
+    PooledPolicy,
+    ScriptedPolicy,
+    make_scorer,
+    make_strategy,
+    run_searches,
+)
+from clew.search.serve import sample_seed
+
+
+def search(strategy, toy, policy=None, **settings):
+    return run_searches(
+        strategy, toy.problems, policy or toy.policy(), task=toy.Task(), scorer=MeanLogProb(), **settings
+    )
+
+
+def texts_of(toy, n, seed=0):
+    policy = toy.policy()
+    roots = [State(problem) for problem in toy.problems]
+    return [
+        [
+            policy.text(root.extend(policy.sample([Prompt(root, sample_seed(seed, root, i))], Sampling())[0]))
+            for i in range(n)
+        ]
+        for root in roots
+    ]
+
+
+@pytest.mark.parametrize("name", ["verifier", "mean-logprob"])
+def test_best_of_one_is_plain_sampling(name, toy):
+    policy = toy.policy()
+    outcomes = search(make_strategy("best-of-n", 1, guidance=name), toy, policy)
+    assert [[policy.text(o.result.chosen)] for o in outcomes] == texts_of(toy, 1)
+
+
+def test_majority_of_one_is_plain_sampling_or_nothing(toy):
+    policy = toy.policy()
+    for outcome, (text,) in zip(search(MajorityVote(n=1), toy, policy), texts_of(toy, 1), strict=True):
+        chosen = outcome.result.chosen
+        assert chosen is None if "answer" not in text else policy.text(chosen) == text
+
+
+def test_best_of_n_by_the_verifier_is_right_iff_any_sample_is(toy):
+    policy, task = toy.policy(), toy.Task()
+    rights = []
+    for outcome, texts in zip(search(BestOfN(n=8), toy, policy), texts_of(toy, 8), strict=True):
+        right = [task.verify(outcome.problem, text).right for text in texts]
+        chosen = texts[right.index(True)] if any(right) else texts[0]
+        assert policy.text(outcome.result.chosen) == chosen
+        assert [c.score for c in outcome.result.candidates] == [float(r) for r in right]
+        rights.append(any(right))
+    assert True in rights
+    assert False in rights
+
+
+def test_best_of_n_by_log_prob_takes_the_likeliest(toy):
+    for outcome in search(BestOfN(n=8, guide="scorer"), toy):
+        means = [sum(c.completion.logprobs) / len(c.completion.tokens) for c in outcome.result.candidates]
+        assert outcome.result.chosen == outcome.result.candidates[means.index(max(means))].state
+        assert len(set(means)) > 1
+
+
+def test_unscored_candidates_come_last(toy):
+    policy = ScriptedPolicy(["crash answer 1", "answer 0", "answer 1"] * 9)
+    for outcome in run_searches(BestOfN(n=3), toy.problems, policy, task=toy.Task()):
+        assert outcome.result.candidates[0].score is None
+        expected = 2 if outcome.problem.metadata["digit"] == "1" else 1
+        assert outcome.result.chosen == outcome.result.candidates[expected].state
+
+
+def test_majority_against_a_counter(toy):
+    policy, task = toy.policy(), toy.Task()
+    for outcome, texts in zip(search(MajorityVote(n=16), toy, policy), texts_of(toy, 16), strict=True):
+        answers = [task.extract(text) for text in texts]
+        counts = Counter(a for a in answers if a is not None)
+        first = next(i for i, a in enumerate(answers) if a is not None and counts[a] == max(counts.values()))
+        assert outcome.result.chosen == outcome.result.candidates[first].state
+        assert outcome.cost.verifier_calls == 0
+        shares = [None if a is None else counts[a] / 16 for a in answers]
+        assert [c.score for c in outcome.result.candidates] == shares
+
+
+def test_a_vote_without_answers_chooses_nothing(toy):
+    for outcome in search(MajorityVote(n=3), toy, ScriptedPolicy(lambda prompt, sampling: "hm")):
+        assert outcome.result.chosen is None
+        assert len(outcome.result.candidates) == 3
+
+
+def test_more_samples_never_hurt_with_an_exact_verifier(toy):
+    policy = PooledPolicy(toy.policy())
+    solved_before: set[str] = set()
+    for n in (1, 2, 4, 8, 16, 32):
+        outcomes = search(BestOfN(n=n), toy, policy)
+        solved = {o.problem.id for o in outcomes if toy.Task().verify(o.problem, policy.text(o.result.chosen)).right}
+        assert solved_before <= solved
+        solved_before = solved
+    assert len(solved_before) > 3
+
+
+def test_strategies_draw_from_one_pool_and_pay_alike(toy):
+    counting = toy.Counting(toy.policy())
+    pool = PooledPolicy(counting)
+    bests, votes = search(BestOfN(n=8), toy, pool), search(MajorityVote(n=8), toy, pool)
+    search(MajorityVote(n=4), toy, pool)
+    assert counting.calls == [72]
+    for best, vote in zip(bests, votes, strict=True):
+        assert [c.state for c in best.result.candidates] == [c.state for c in vote.result.candidates]
+        assert best.cost.tokens_sampled == vote.cost.tokens_sampled > 0
+        assert best.cost.prompt_tokens_cached == vote.cost.prompt_tokens_cached > 0
+    alone = search(MajorityVote(n=8), toy)
+    assert [(o.result, o.cost.tokens) for o in alone] == [(o.result, o.cost.tokens) for o in votes]
+
+
+def test_mean_log_prob():
+    scorer = MeanLogProb()
+    state = State(None)
+    completion = Completion((1, 2), (-1.0, -2.0), FinishReason.STOP)
+    assert scorer.score([state], [completion]) == [-1.5]
+    assert scorer.cost_tokens([state]) == 0
+    for missing in (None, Completion((1,), None, FinishReason.STOP)):
+        with pytest.raises(InvalidValue) as error:
+            scorer.score([state], [missing])
+        assert "log-prob" in error.value.given
+        assert "verifier" in error.value.advice
+
+
+def test_a_policy_without_log_probs_works_with_guides_that_need_none(toy):
+    policy = ScriptedPolicy(lambda prompt, sampling: "answer 3")
+    assert len(search(BestOfN(n=2), toy, policy)) == 9
+    with pytest.raises(InvalidValue, match="log-probs"):
+        search(BestOfN(n=2, guide="scorer"), toy, policy)
+
+
+def test_names():
+    sampling = Sampling(temperature=0.7)
+    assert make_strategy("best-of-n", 4, sampling=sampling) == BestOfN(n=4, sampling=sampling)
+    assert make_strategy("best-of-n", 4, guidance="mean-logprob") == BestOfN(n=4, guide="scorer")
+    assert make_strategy("majority-vote", 8, per_request=2) == MajorityVote(n=8, per_request=2)
+    assert make_scorer(None) is None
+    assert make_scorer("verifier") is None
+    assert make_scorer("mean-logprob") == MeanLogProb()
+
+
+@pytest.mark.parametrize(
+    ("call", "nearest"),
+    [
+        (lambda: make_strategy("best-of-m", 4), "best-of-n"),
+        (lambda: make_strategy("majority", 4), "majority-vote"),
+        (lambda: make_strategy("best-of-n", 4, guidance="verify"), "verifier"),
+        (lambda: make_scorer("logprob"), "mean-logprob"),
+    ],
+)
+def test_unknown_names_name_the_nearest(call, nearest):
+    with pytest.raises(UnknownName) as error:
+        call()
+    assert nearest in error.value.advice
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: BestOfN(n=0),
+        lambda: MajorityVote(n=-1),
+        lambda: BestOfN(n=2, per_request=0),
+        lambda: make_strategy("majority-vote", 2, guidance="verifier"),
+    ],
+)
+def test_settings_that_are_not_accepted(call):
+    with pytest.raises(InvalidValue):
+        call()
