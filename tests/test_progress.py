@@ -90,8 +90,8 @@ def test_plain_lines_and_the_estimate_of_the_whole_run():
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["1/3 pretrain  already done", "2/3 sft  begins"]
     # Half done after 20 of 20 expected seconds: (10 by plan + 20 by rate) / 2 left, so a pace of 35 / 20 for rl's 40.
-    assert lines[3] == "2/3 sft  50%  run 1:25 left  loss 0.5  0.10/s  50.00 tok/s  0:20 + 0:15 left"
-    assert lines[-1] == "2/3 sft  done in 0:40  50.00 tok/s  loss 0.5"
+    assert lines[3] == "2/3 sft  50%  run 1:25 left  loss 0.5  0.10/s  50 tok/s  0:20 + 0:15 left"
+    assert lines[-1] == "2/3 sft  done in 0:40  50 tok/s  loss 0.5"
     assert len(lines) == 7
 
 

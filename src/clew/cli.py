@@ -33,7 +33,9 @@ class Verb(NamedTuple):
 
 
 VERBS: dict[str, Verb] = {
-    "speedrun": Verb("clew.recipes.speedrun", "the whole loop", "from random weights to a model that reasons, in minutes"),
+    "speedrun": Verb(
+        "clew.recipes.speedrun", "the whole loop", "from random weights to a model that reasons, in minutes"
+    ),
     "pretrain": Verb("clew.recipes.pretrain", "initialise", "a policy that knows the world of its tasks"),
     "sft": Verb("clew.recipes.sft", "initialise", "fine-tune it on traces that show reasoning behaviours"),
     "verify": Verb("clew.recipes.verify", "reward", "judge one answer: right, wrong or unscored"),
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClewError as error:
         return _complain(error)
     except Exception as error:
-        # A full disk shows as OSError, sqlite3, safetensors or torch errors; anything else is a bug and keeps its trace.
+        # A full disk shows as OSError, sqlite3, safetensors or torch errors; the rest are bugs and keep theirs.
         friendly = _friendly(error)
         if friendly is None:
             raise

@@ -33,9 +33,9 @@ CUES: dict[Behaviour, tuple[str, ...]] = {
 }
 
 _BEHAVIOUR_OF_CUE = {cue: behaviour for behaviour, cues in CUES.items() for cue in cues}
+# Case is ignored among ASCII letters only: Unicode rules would let the long s match, whose lower case is no cue.
 _CUE = re.compile(
-    r"(?<![\w-])(?:" + "|".join(sorted(map(re.escape, _BEHAVIOUR_OF_CUE), key=len, reverse=True)) + r")(?![\w-])",
-    re.IGNORECASE,
+    r"(?<![\w-])(?ai:" + "|".join(sorted(map(re.escape, _BEHAVIOUR_OF_CUE), key=len, reverse=True)) + r")(?![\w-])"
 )
 
 

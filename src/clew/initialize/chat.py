@@ -16,7 +16,13 @@ CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'user' -%}" + USER + "{{ ' ' + message['content'] }}"
     "{%- elif message['role'] == 'assistant' -%}"
-    "{{ '" + DIRECT + "' if mode == 'direct' else '" + THINK + "' }}{{ ' ' + message['content'] }}" + END + "{%- endif -%}"
+    "{{ '"
+    + DIRECT
+    + "' if mode == 'direct' else '"
+    + THINK
+    + "' }}{{ ' ' + message['content'] }}"
+    + END
+    + "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '" + DIRECT + "' if mode == 'direct' else '" + THINK + "' }}{%- endif -%}"
 )

@@ -14,25 +14,35 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from clew.core.errors import InvalidValue
+from clew.initialize.countdown_words import Expressions, applied, atoms, move_words, plan_words, planned
 from clew.initialize.countdown_world import Move, Numbers, Plan, choices, moves, plans, reachable
+from clew.initialize.vocabulary import LARGEST_NUMBER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStyle:
     """How a demonstrator of middling skill thinks: how often it errs and how long it stays with an idea."""
 
-    good_start: float = 0.65
+    good_start: float = 0.8
     """Probability that the first step of an idea can still lead to the target."""
-    good_step: float = 0.65
+    good_step: float = 0.8
     """Probability of taking a good second step where there is one."""
     plan: float = 0.15
     """Probability that an idea works backwards from the target."""
     patience: int = 3
     """Most second steps tried before going back."""
-    compute_last: float = 0.15
-    """Probability of computing a last step that misses the target instead of seeing at once that none can hit it."""
+    compute_last: float = 0.5
+    """Probability of computing the last step that comes closest instead of seeing at once that none hits the target."""
     max_words: int = 80
-    """Past this length the demonstrator errs no more."""
+    """Past this length the demonstrator leaves an idea that fails, and errs no more."""
+
+    def __post_init__(self) -> None:
+        for name in ("good_start", "good_step", "plan", "compute_last"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InvalidValue(f"style {name}", getattr(self, name), "a probability from 0 to 1", "change it")
+        if self.patience < 1:
+            raise InvalidValue("style patience", self.patience, "an integer of at least 1", "use 1 for one attempt")
 
 
 class _Idea(NamedTuple):
@@ -41,55 +51,62 @@ class _Idea(NamedTuple):
     words: list[str]
     left: Numbers
     want: int
-    expressions: dict[int, list[str]]
+    expressions: Expressions
     plan: Plan | None
+    first: Move | Plan
 
 
 def solution_words(numbers: list[int], target: int, rng: random.Random) -> list[str]:
-    """One derivation without mistakes and its answer: what the direct policy is taught."""
-    left = tuple(sorted(numbers, reverse=True))
-    expressions = _atoms(left)
-    words: list[str] = []
-    while len(left) > 1:
-        move = rng.choice(choices(left, target).good)
-        words += _move_words("try", move)
-        expressions = _applied(expressions, move)
-        left = move.left
-    return [*words, "answer", *_answer(expressions[target][0])]
+    """One derivation without mistakes and its answer: what the direct policy is taught.
+
+    Raises `InvalidValue` if the moves of `countdown_world` cannot make `target`.
+    """
+    start = _start(numbers, target)
+    derived = _derive(start, target, atoms(start), rng)
+    return [*derived.words, "answer", *derived.expression.split(" ")]
 
 
 def thinking_words(numbers: list[int], target: int, rng: random.Random, style: TraceStyle) -> list[str]:
-    """A chain of thought with attempts, checks and corrections that ends in a right answer."""
-    start = tuple(sorted(numbers, reverse=True))
+    """A chain of thought with attempts, checks and corrections that ends in a right answer.
+
+    Raises `InvalidValue` if the moves of `countdown_world` cannot make `target`.
+    """
+    start = _start(numbers, target)
     words = ["have", *map(str, start)]
+    failed: set[Move | Plan] = set()
     while True:
         careful = len(words) > style.max_words
-        idea = _first_step(start, target, rng, style, careful=careful)
+        idea = _first_step(start, target, rng, style, careful=careful, failed=failed)
+        failed.add(idea.first)
         words += idea.words
         solved = _second_steps(idea, rng, style, careful=careful, words=words)
         if solved is not None:
-            return [*words, "answer", *_answer(solved)]
+            return [*words, "answer", *solved.split(" ")]
         words.append("back")
 
 
-def _first_step(start: Numbers, target: int, rng: random.Random, style: TraceStyle, *, careful: bool) -> _Idea:
+def _first_step(
+    start: Numbers, target: int, rng: random.Random, style: TraceStyle, *, careful: bool, failed: set[Move | Plan]
+) -> _Idea:
+    """An idea that has not `failed` yet, as long as there is one."""
     good = careful or rng.random() < style.good_start
     if not careful and rng.random() < style.plan:
-        options = [p for p in plans(start, target) if (p.need in reachable(p.left)) == good]
+        options = [p for p in plans(start, target) if (p.need in reachable(p.left)) == good and p not in failed]
         if options:
             plan = rng.choice(options)
-            left, right = (plan.given, plan.need) if plan.given_first else (plan.need, plan.given)
-            words = ["plan", str(target), "=", str(left), plan.op, str(right), "need", str(plan.need)]
-            return _Idea([*words, "left", *map(str, plan.left)], plan.left, plan.need, _atoms(plan.left), plan)
+            return _Idea(plan_words(target, plan), plan.left, plan.need, atoms(plan.left), plan, plan)
     split = choices(start, target)
-    move = rng.choice((split.good if good else split.bad) or split.good)
-    return _Idea(_move_words("try", move), move.left, target, _applied(_atoms(start), move), None)
+    fresh = [m for m in (split.good if good else split.bad) if m not in failed]
+    move = rng.choice(fresh or split.good)
+    return _Idea(move_words("try", move), move.left, target, applied(atoms(start), move), None, move)
 
 
-def _second_steps(
-    idea: _Idea, rng: random.Random, style: TraceStyle, *, careful: bool, words: list[str]
-) -> str | None:
+def _second_steps(idea: _Idea, rng: random.Random, style: TraceStyle, *, careful: bool, words: list[str]) -> str | None:
     """Try second steps, writing them to `words`; the expression if one of them succeeds."""
+    if len(idea.left) == 1:
+        made = idea.left[0] == idea.want
+        words.append("yes" if made else "no")
+        return _completed(idea, idea.expressions[idea.want][0]) if made else None
     split = choices(idea.left, idea.want)
     bad = list(split.bad)
     rng.shuffle(bad)
@@ -98,55 +115,45 @@ def _second_steps(
         cue = "or" if attempt else "try"
         if split.good and (careful or not bad or rng.random() < style.good_step):
             move = rng.choice(split.good)
-            last = rng.choice(choices(move.left, idea.want).good)
-            words += _move_words(cue, move) + _last_words(last) + ["yes"]
-            made = _applied(_applied(idea.expressions, move), last)[idea.want][0]
-            return made if idea.plan is None else _planned(idea.plan, made)
-        if not bad:
+            derived = _derive(move.left, idea.want, applied(idea.expressions, move), rng)
+            words += [*move_words(cue, move), *derived.words, "yes"]
+            return _completed(idea, derived.expression)
+        if not bad or (careful and attempt):
             return None
         move = bad.pop()
-        words += _move_words(cue, move)
+        words += move_words(cue, move)
         if rng.random() < style.compute_last and moves(move.left):
-            words += _last_words(rng.choice(moves(move.left)))
+            words += move_words("try", min(moves(move.left), key=lambda last: abs(last.result - idea.want)))
         words.append("no")
     return None
 
 
-def _move_words(cue: str, move: Move) -> list[str]:
-    """`try 5 * 3 = 15 left 9 7`: the step, and what it leaves untouched, if anything."""
-    untouched = list(move.left)
-    untouched.remove(move.result)
-    words = [cue, str(move.a), move.op, str(move.b), "=", str(move.result)]
-    return [*words, "left", *map(str, untouched)] if untouched else words
+class _Derived(NamedTuple):
+    """Steps and the expression they build."""
+
+    words: list[str]
+    expression: str
 
 
-def _last_words(move: Move) -> list[str]:
-    return _move_words("try", move)
+def _derive(left: Numbers, want: int, expressions: Expressions, rng: random.Random) -> _Derived:
+    """Steps without mistakes from `left`, which can make `want`, to it."""
+    words: list[str] = []
+    while len(left) > 1:
+        move = rng.choice(choices(left, want).good)
+        words += move_words("try", move)
+        expressions = applied(expressions, move)
+        left = move.left
+    return _Derived(words, expressions[want][0])
 
 
-def _atoms(numbers: Numbers) -> dict[int, list[str]]:
-    atoms: dict[int, list[str]] = {}
-    for number in numbers:
-        atoms.setdefault(number, []).append(str(number))
-    return atoms
+def _completed(idea: _Idea, made: str) -> str:
+    return made if idea.plan is None else planned(idea.plan, made)
 
 
-def _applied(expressions: dict[int, list[str]], move: Move) -> dict[int, list[str]]:
-    """Expressions by value after `move`; those with brackets are used up before plain numbers of equal value."""
-    after = {value: list(made) for value, made in expressions.items()}
-    first, second = (_bracketed(after[n].pop()) for n in (move.a, move.b))
-    after.setdefault(move.result, []).append(f"{first} {move.op} {second}")
-    return {value: made for value, made in after.items() if made}
-
-
-def _planned(plan: Plan, made: str) -> str:
-    left, right = (str(plan.given), _bracketed(made)) if plan.given_first else (_bracketed(made), str(plan.given))
-    return f"{left} {plan.op} {right}"
-
-
-def _bracketed(expression: str) -> str:
-    return f"( {expression} )" if " " in expression else expression
-
-
-def _answer(expression: str) -> list[str]:
-    return expression.split(" ")
+def _start(numbers: list[int], target: int) -> Numbers:
+    start = tuple(sorted(numbers, reverse=True))
+    if target not in reachable(start):
+        given = (list(start), target)
+        accepted = f"a target that whole numbers from 0 to {LARGEST_NUMBER} on the way can make"
+        raise InvalidValue("(numbers, target) of a trace", given, accepted, "leave this problem out of the corpus")
+    return start

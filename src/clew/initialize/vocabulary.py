@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LARGEST_NUMBER = 255
+LARGEST_NUMBER = 99
 """Whole numbers from 0 to this are one token each."""
 
 PAD, END, USER, THINK, DIRECT, TEXT = "<|pad|>", "<|end|>", "<|user|>", "<|think|>", "<|direct|>", "<|text|>"

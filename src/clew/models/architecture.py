@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clew.initialize.vocabulary import LARGEST_NUMBER
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+
+EMBEDDING_SCALE = 0.1
+"""Root mean square of an embedding's entries at the start; larger than usual, so that the optimiser's first steps
+do not wash out the number features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,14 @@ def build_model(size: SmallQwen3, tokenizer: PreTrainedTokenizerFast, seed: int)
         use_cache=True,
         dtype="float32",
     )
+    from clew.models.number_embedding import place_number_features
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
+        embedding = model.model.embed_tokens.weight
+        with torch.no_grad():
+            embedding.mul_(EMBEDDING_SCALE / config.initializer_range)
+        numbers = [tokenizer.convert_tokens_to_ids(f"Ġ{n}") for n in range(LARGEST_NUMBER + 1)]
+        place_number_features(embedding, numbers, EMBEDDING_SCALE)
     return model

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
 
+KEEP_FINISHED = 0.85
+"""Rows are copied together when fewer than this share of them is still being written: copying has its price too."""
+
+
 class Sampled(NamedTuple):
     """One completion: its tokens, their log-probabilities, whether it ended by a stop token, and its reading cost."""
 
@@ -75,7 +79,7 @@ class RolloutEngine:
         self._head_width: int = config.head_dim
         self._eps: float = config.rms_norm_eps
         self._rotary = rotary_table(self.context, self._head_width, config.rope_parameters["rope_theta"])
-        self._stop = torch.tensor(self.stop_ids)
+        self._continues = torch.tensor([token not in self.stop_ids for token in range(config.vocab_size)])
         self.refresh()
 
     @torch.no_grad()
@@ -91,6 +95,8 @@ class RolloutEngine:
         self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Sampled]:
         """Continue each of `contexts` (token ids, not empty) once with its seed; answers in the same order."""
+        if not all(contexts):
+            raise InvalidValue("a context", (), "at least one token", "begin with a prompt")
         longest = max((len(c) for c in contexts), default=0)
         if longest + sampling.max_tokens > self.context:
             raise InvalidValue(
@@ -112,30 +118,25 @@ class RolloutEngine:
         owner = torch.tensor([distinct[c] for c in contexts])
         width = max(map(len, distinct))
         batch, hidden = self._read(list(distinct), width, owner, width + sampling.max_tokens)
-        noise = torch.from_numpy(uniforms(seeds, sampling.max_tokens))
+        noise = torch.from_numpy(uniforms(seeds, sampling.max_tokens).T.copy())
         rows = torch.arange(len(contexts))
-        tokens = torch.zeros(len(contexts), sampling.max_tokens, dtype=torch.long)
-        logprobs = torch.zeros(len(contexts), sampling.max_tokens)
-        lengths = torch.full((len(contexts),), sampling.max_tokens)
+        tokens = torch.zeros(sampling.max_tokens, len(contexts), dtype=torch.long)
+        logprobs = torch.zeros(sampling.max_tokens, len(contexts))
         active = torch.ones(len(contexts), dtype=torch.bool)
-        stopped = torch.zeros(len(contexts), dtype=torch.bool)
         for step in range(sampling.max_tokens):
-            drawn = draw(hidden @ self._unembedding, noise[rows, step], sampling)
-            tokens[rows, step], logprobs[rows, step] = drawn
-            finished = torch.isin(drawn.tokens, self._stop) & active
-            if finished.any():
-                active &= ~finished
-                stopped[rows[finished]] = True
-                lengths[rows[finished]] = step + 1
-            alive = int(active.sum())
+            drawn = draw(hidden @ self._unembedding, noise[step], sampling)
+            tokens[step, rows], logprobs[step, rows] = drawn
+            next_tokens = drawn.tokens
+            active &= self._continues[next_tokens]
+            alive = int(active.count_nonzero())
             if alive == 0 or step + 1 == sampling.max_tokens:
                 break
-            if alive <= 0.85 * len(rows):
+            if alive <= KEEP_FINISHED * len(rows):
                 keep = active.nonzero().squeeze(1)
-                batch, rows, active = self._compact(batch, keep, width + step), rows[keep], active[keep]
-                drawn = type(drawn)(drawn.tokens[keep], drawn.logprobs[keep])
-            hidden = self._decode(drawn.tokens, width + step, batch)
-        return _collect(contexts, tokens, logprobs, lengths, stopped)
+                batch = self._compact(batch, keep, width + step)
+                rows, active, noise, next_tokens = rows[keep], active[keep], noise[:, keep], next_tokens[keep]
+            hidden = self._decode(next_tokens, width + step, batch)
+        return _collect(contexts, tokens.t(), logprobs.t(), ~self._continues)
 
     def _read(
         self, contexts: list[tuple[int, ...]], width: int, owner: Tensor, capacity: int
@@ -158,7 +159,7 @@ class RolloutEngine:
             mixed = F.scaled_dot_product_attention(
                 *(y.transpose(1, 2) for y in (q, k, v)), mask, is_causal=mask is None, scale=1.0, enable_gqa=True
             )
-            x = self._finish(layer, x, mixed.transpose(1, 2).flatten(2))
+            self._finish(layer, x.flatten(0, 1), mixed.transpose(1, 2).flatten(2).flatten(0, 1))
             keys.append(torch.empty(len(owner), self._kv_heads, self._head_width, capacity))
             keys[-1][..., :width] = k.permute(0, 2, 3, 1)[owner]
             values.append(torch.empty(len(owner), self._kv_heads, capacity, self._head_width))
@@ -185,13 +186,13 @@ class RolloutEngine:
             if mask is not None:
                 scores.masked_fill_(mask, -torch.inf)
             mixed = torch.bmm(scores.softmax(dim=-1), past_values)
-            x = self._finish(layer, x, mixed.view(rows, -1))
+            self._finish(layer, x, mixed.view(rows, -1))
         return self._normed(x)
 
     def _normed(self, x: Tensor) -> Tensor:
         """`x` divided by its root mean square over the last dimension; norm weights are folded elsewhere."""
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        return x * square.div_(x.shape[-1]).add_(self._eps).rsqrt_()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * norm.square_().mul_(1 / x.shape[-1]).add_(self._eps).rsqrt_()
 
     def _project(self, layer: _Layer, x: Tensor, positions: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normalised and rotated to `positions`, and values, [..., heads, head_width]."""
@@ -199,17 +200,16 @@ class RolloutEngine:
         y = y.view(*x.shape[:-1], self._heads + 2 * self._kv_heads, self._head_width)
         qk, v = y.split([self._heads + self._kv_heads, self._kv_heads], dim=-2)
         qk = self._normed(qk)
-        half = self._head_width // 2
-        swapped = torch.cat([qk[..., half:], qk[..., :half]], dim=-1)
-        qk = (qk * layer.cos[positions]).addcmul_(swapped, layer.sin[positions])
+        swapped = qk.roll(self._head_width // 2, dims=-1)
+        qk = qk.mul_(layer.cos[positions]).addcmul_(swapped, layer.sin[positions])
         q, k = qk.split([self._heads, self._kv_heads], dim=-2)
         return q, k, v
 
-    def _finish(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection, feed-forward layer and both residuals."""
-        x = x + mixed @ layer.output
+    def _finish(self, layer: _Layer, x: Tensor, mixed: Tensor) -> None:
+        """Add output projection and feed-forward layer to `x` [tokens, width], in place."""
+        x.addmm_(mixed, layer.output)
         gate, up = (self._normed(x) @ layer.gate_up).chunk(2, dim=-1)
-        return x + F.silu(gate).mul_(up) @ layer.down
+        x.addmm_(F.silu(gate).mul_(up), layer.down)
 
     def _compact(self, batch: _Batch, keep: Tensor, columns: int) -> _Batch:
         """Only the rows `keep`, with the first `columns` of their caches."""
@@ -245,8 +245,12 @@ def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads
 
 
 def _collect(
-    contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Tensor
+    contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, is_stop: Tensor
 ) -> list[Sampled]:
+    """Rows of `tokens` and `logprobs` [rows, max_tokens] up to their first stop token."""
+    stops = is_stop[tokens]
+    stopped = stops.any(dim=1)
+    lengths = torch.where(stopped, stops.int().argmax(dim=1) + 1, tokens.shape[1])
     seen: set[tuple[int, ...]] = set()
     results = []
     rows = zip(contexts, tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)

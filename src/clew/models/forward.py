@@ -17,45 +17,59 @@ if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
 
+LONGEST_WRITTEN_OUT = 96
+"""Longest sequence whose attention is computed from whole [time, time] matrices."""
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _normalise_backward(grad: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of x from that of `normed` = x * scale, where scale is 1 / rms(x)."""
+    mean = torch.linalg.vecdot(grad, normed, dim=-1).div_(-normed.shape[-1]).unsqueeze_(-1)
+    return torch.addcmul(grad, normed, mean).mul_(scale)
+
+
 class _Normalise(torch.autograd.Function):
     """y = x / rms(x) over the last dimension; norm weights are folded into the projection that follows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale = _inverse_rms(x, eps)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        y, scale = ctx.saved_tensors
-        mean = torch.linalg.vecdot(grad, y, dim=-1).div_(-y.shape[-1]).unsqueeze_(-1)
-        return torch.addcmul(grad, y, mean).mul_(scale), None
+        return _normalise_backward(grads[0], *ctx.saved_tensors), None
 
 
-class _SwiGLU(torch.autograd.Function):
-    """y = silu(gate) * up for `gate_up = [gate, up]` along the last dimension."""
+class _FeedForward(torch.autograd.Function):
+    """y = x + (silu(z @ gate.T) * (z @ up.T)) @ down.T for normalised x [tokens, width], z = x / rms(x)."""
 
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, dim=-1)
-        activated = F.silu(gate)
-        ctx.save_for_backward(gate_up, activated)
-        return activated * up
+    def forward(ctx: Any, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
+        scale = _inverse_rms(x, eps)
+        z = x * scale
+        gated, lifted = z @ gate.t(), z @ up.t()
+        activated = F.silu(gated)
+        product = activated * lifted
+        ctx.save_for_backward(z, scale, gated, lifted, activated, product, gate, up, down)
+        return torch.addmm(x, product, down.t())
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         (grad,) = grads
-        gate_up, activated = ctx.saved_tensors
-        gate, up = gate_up.chunk(2, dim=-1)
-        result = torch.empty_like(gate_up)
-        grad_gate, grad_up = result.chunk(2, dim=-1)
-        torch.mul(grad, activated, out=grad_up)
-        torch.mul(grad, up, out=grad_gate)
-        torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
-        return result
+        z, scale, gated, lifted, activated, product, gate, up, down = ctx.saved_tensors
+        grad_gated = grad @ down
+        grad_lifted = grad_gated * activated
+        # In place: half of the time of such products goes into touching new memory.
+        torch.ops.aten.silu_backward.grad_input(grad_gated.mul_(lifted), gated, grad_input=grad_gated)
+        grad_z = torch.addmm(grad_gated @ gate, grad_lifted, up)
+        grad_x = _normalise_backward(grad_z, z, scale).add_(grad)
+        return grad_x, grad_gated.t() @ z, grad_lifted.t() @ z, grad.t() @ product, None
 
 
 class _TokenLogProb(torch.autograd.Function):
@@ -115,10 +129,60 @@ class _Rotate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (grad,) = grads
         x, cos, sin = ctx.saved_tensors
-        grad_x = torch.addcmul(grad * cos, _swap_halves(grad), _swap_halves(sin))
+        swapped = _swap_halves(grad)
+        grad_x = torch.addcmul(grad * cos, swapped, _swap_halves(sin))
         grad_cos = torch.linalg.vecdot(grad, x, dim=0)
-        grad_sin = torch.linalg.vecdot(grad, _swap_halves(x), dim=0)
+        grad_sin = _swap_halves(torch.linalg.vecdot(swapped, x, dim=0))
         return grad_x, grad_cos, grad_sin
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention of queries and keys `qk` [batch, time, heads + kv_heads, head_width], scaled before, over values `v`.
+
+    Written out, as [batch, time, heads * head_width]: for short sequences whole matrices are faster than tiles.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qk: Tensor, v: Tensor) -> Tensor:
+        batch, time, kv_heads, _ = v.shape
+        q, k = (_by_kv_head(z, kv_heads) for z in qk.split([qk.shape[2] - kv_heads, kv_heads], dim=2))
+        v = _by_kv_head(v, kv_heads)
+        groups = q.shape[1] // time
+        future = torch.full((time, time), -torch.inf, dtype=qk.dtype).triu_(1).repeat_interleave(groups, dim=0)
+        probs = torch.baddbmm(future, q, k.transpose(1, 2)).softmax(dim=-1)
+        ctx.save_for_backward(q, k, v, probs)
+        ctx.batch = batch
+        return _by_time(probs @ v, batch, time).flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v, probs = ctx.saved_tensors
+        batch, time, kv_heads = ctx.batch, k.shape[1], len(k) // ctx.batch
+        grad = _by_kv_head(grads[0].view(batch, time, -1, k.shape[2]), kv_heads)
+        grad_v = probs.transpose(1, 2) @ grad
+        grad_scores = torch.ops.aten._softmax_backward_data(grad @ v.transpose(1, 2), probs, -1, probs.dtype)
+        parts = (grad_scores @ k, grad_scores.transpose(1, 2) @ q)
+        return torch.cat([_by_time(z, batch, time) for z in parts], dim=2), _by_time(grad_v, batch, time)
+
+
+def _by_kv_head(x: Tensor, kv_heads: int) -> Tensor:
+    """[batch, time, kv_heads * groups, width] as [batch * kv_heads, time * groups, width]."""
+    batch, time, heads, width = x.shape
+    return x.unflatten(2, (kv_heads, -1)).transpose(1, 2).reshape(batch * kv_heads, time * heads // kv_heads, width)
+
+
+def _by_time(x: Tensor, batch: int, time: int) -> Tensor:
+    """The inverse of `_by_kv_head`."""
+    return x.view(batch, -1, time, x.shape[1] // time, x.shape[2]).transpose(1, 2).flatten(2, 3)
+
+
+def _attend_in_tiles(qk: Tensor, v: Tensor) -> Tensor:
+    """What `_Attention` computes, in memory that does not grow with the square of the time."""
+    kv_heads = v.shape[2]
+    q, k = qk.split([qk.shape[2] - kv_heads, kv_heads], dim=2)
+    q, k, v = (z.transpose(1, 2) for z in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def rotary_tables(
@@ -142,6 +206,7 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     table = rotary_table(time, width, config.rope_parameters["rope_theta"])
     eps = config.rms_norm_eps
+    attend = _Attention.apply if time <= LONGEST_WRITTEN_OUT else _attend_in_tiles
     x = F.embedding(input_ids, model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -151,13 +216,10 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
         tables = rotary_tables(
             attention.q_norm.weight, attention.k_norm.weight, *table, heads=heads, kv_heads=kv_heads
         )
-        q, k = _Rotate.apply(_Normalise.apply(qk, eps), *tables).split([heads, kv_heads], dim=2)
-        mixed = F.scaled_dot_product_attention(
-            *(z.transpose(1, 2) for z in (q, k, v)), is_causal=True, scale=1.0, enable_gqa=heads != kv_heads
-        )
-        x = x + mixed.transpose(1, 2).reshape(batch, time, heads * width) @ attention.o_proj.weight.t()
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
-        x = x + _SwiGLU.apply(_Normalise.apply(x, eps) @ gate_up.t()) @ mlp.down_proj.weight.t()
+        mixed = attend(_Rotate.apply(_Normalise.apply(qk, eps), *tables), v)
+        x = x + mixed @ attention.o_proj.weight.t()
+        gate, up = (part.weight * layer.post_attention_layernorm.weight for part in (mlp.gate_proj, mlp.up_proj))
+        x = _FeedForward.apply(x.flatten(0, 1), gate, up, mlp.down_proj.weight, eps).view_as(x)
     return _Normalise.apply(x, eps)
 
 

@@ -22,10 +22,11 @@ class LocalPolicy:
     def __init__(
         self, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, name: str = "local", max_rows: int = 512
     ) -> None:
+        self.model = model
         self.codec = FastCodec(tokenizer)
         self.engine = RolloutEngine(model, stop_ids=(self.codec.end_id,), max_rows=max_rows)
         self._name, self._updates = name, 0
-        self._prompt_ids = lru_cache(maxsize=1 << 16)(self._encode_prompt)
+        self._prompt_ids = lru_cache(maxsize=1 << 16)(self.encode)
         self._decoded = lru_cache(maxsize=1 << 16)(self.codec.decode)
 
     @property
@@ -41,7 +42,7 @@ class LocalPolicy:
         """Token ids of the prompt, generation prompt included."""
         return self._prompt_ids(render_problem(problem, mode))
 
-    def _encode_prompt(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.codec.tokenizer.encode(text, add_special_tokens=False))
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:

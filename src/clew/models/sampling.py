@@ -36,13 +36,14 @@ class Draw(NamedTuple):
 
 
 def filter_logits(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Logits [batch, vocab] divided by the temperature, with what top-k and top-p leave out at minus infinity.
+    """Logits [batch, vocab] of the distribution to sample from: what top-k and top-p leave out is minus infinity.
 
     Top-k keeps ties with the k-th largest logit. Top-p (Holtzman et al. 2020) keeps the smallest set
     of most likely tokens whose probability reaches p.
     """
     if sampling.temperature not in (0.0, 1.0):
-        logits = logits / sampling.temperature
+        # Largest first to zero: dividing by a tiny temperature must not overflow where it matters.
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)

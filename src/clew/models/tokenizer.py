@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from clew.core.errors import CheckpointError
 from clew.initialize.chat import CHAT_TEMPLATE
 from clew.initialize.vocabulary import END, PAD, SPECIAL, words
 
@@ -47,6 +48,12 @@ class FastCodec:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
         vocab = tokenizer.get_vocab()
+        if END not in vocab:
+            raise CheckpointError(
+                f"the tokenizer has no token {END}",
+                "the tokenizer of clew's own small models",
+                "choose a checkpoint that clew trained",
+            )
         self._word_ids = {token.removeprefix("Ġ"): index for token, index in vocab.items() if token.startswith("Ġ")}
         self.end_id: int = vocab[END]
 

@@ -94,7 +94,9 @@ def check_threads(cores: int, threads: str | None) -> Check:
     """Whether the cores this process may use suit the speedrun, and no environment variable hides them."""
     found = f"{cores} usable" + (f", OMP_NUM_THREADS={threads}" if threads else "")
     if threads and threads.isdecimal() and int(threads) > cores:
-        return Check("cores", "warn", found, f"set OMP_NUM_THREADS to at most {cores}: more threads than cores are slow")
+        return Check(
+            "cores", "warn", found, f"set OMP_NUM_THREADS to at most {cores}: more threads than cores are slow"
+        )
     if cores < 2:
         return Check("cores", "warn", found, "clew speedrun is tuned for two cores; expect it to take longer")
     return Check("cores", "ok", found)
@@ -104,7 +106,9 @@ def check_memory(gib: float | None) -> Check:
     if gib is None:
         return Check("memory", "warn", "cannot be measured here", f"clew speedrun wants {MEMORY_GIB:g} GiB")
     if gib < MEMORY_GIB:
-        return Check("memory", "warn", f"{gib:.1f} GiB free", f"close other programs: speedrun wants {MEMORY_GIB:g} GiB")
+        return Check(
+            "memory", "warn", f"{gib:.1f} GiB free", f"close other programs: speedrun wants {MEMORY_GIB:g} GiB"
+        )
     return Check("memory", "ok", f"{gib:.1f} GiB free")
 
 

@@ -106,7 +106,9 @@ class Progress:
             from rich.text import Text
 
             ascii_only = not console.encoding.startswith("utf")
-            lines = live_lines(bar, self._label(bar.name), self._left(bar), width=console.width - 1, ascii_only=ascii_only)
+            lines = live_lines(
+                bar, self._label(bar.name), self._left(bar), width=console.width - 1, ascii_only=ascii_only
+            )
             return Text("\n".join(lines), no_wrap=True, overflow="crop")
 
         # Standard output that is piped elsewhere must arrive there, not above the bar.

@@ -53,7 +53,9 @@ def _facts(text: str) -> dict[str, Any]:
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--problem is not JSON: {error}", example, "quote it so that the shell keeps it whole") from None
+        raise UsageError(
+            f"--problem is not JSON: {error}", example, "quote it so that the shell keeps it whole"
+        ) from None
     if not isinstance(facts, dict):
         raise InvalidValue("--problem", facts, example, "give an object with the facts of the problem")
     return facts

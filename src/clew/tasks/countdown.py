@@ -15,7 +15,7 @@ from clew.core.seeds import derive_seed
 from clew.core.task import Split, split_of
 from clew.core.types import Message, Outcome, Problem, Verdict
 from clew.tasks.answer import extract_answer
-from clew.tasks.countdown_solver import find_solution, reachable_integers, solutions
+from clew.tasks.countdown_solver import find_solution, reachable_integers, reachable_whole, solutions
 from clew.tasks.drawing import draw_distinct, too_few
 from clew.tasks.expression import Node, canonical, evaluate, leaves, read
 
@@ -58,8 +58,11 @@ class Countdown:
     """Largest number."""
     target_low: int = 1
     """Smallest target."""
-    target_high: int = 100
+    target_high: int = 50
     """Largest target."""
+    whole: bool = True
+    """Make only problems that whole numbers of at least 0 on the way can solve, as in the television game; what is
+    judged may use fractions and negative numbers all the same."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 6:
@@ -198,7 +201,7 @@ def _listing(task: Countdown) -> dict[Split, tuple[Question, ...]]:
     """Every solvable problem of the settings, by split."""
     found: dict[Split, list[Question]] = {"train": [], "validation": [], "test": []}
     for numbers in combinations_with_replacement(range(task.low, task.high + 1), task.count):
-        for target in sorted(reachable_integers(numbers)):
+        for target in sorted(reachable_whole(numbers) if task.whole else reachable_integers(numbers)):
             if task.target_low <= target <= task.target_high:
                 question = Question(numbers, target)
                 found[split_of(question.id)].append(question)
@@ -208,19 +211,21 @@ def _listing(task: Countdown) -> dict[Split, tuple[Question, ...]]:
 def _draw(task: Countdown, rng: random.Random) -> Question | None:
     """A problem made by combining random numbers in random order, so that it is solvable."""
     numbers = tuple(sorted(rng.randint(task.low, task.high) for _ in range(task.count)))
-    target = _random_result(list(numbers), rng)
+    target = _random_result(list(numbers), rng, negative=not task.whole)
     if target is None or not task.target_low <= target <= task.target_high:
         return None
     return Question(numbers, target)
 
 
-def _random_result(values: list[int], rng: random.Random) -> int | None:
-    """The result of random exact operations on all of `values`; None if a division was not exact."""
+def _random_result(values: list[int], rng: random.Random, *, negative: bool) -> int | None:
+    """The result of random exact operations on all of `values`; None if one was not exact, or below 0 without `negative`."""
     while len(values) > 1:
         a = values.pop(rng.randrange(len(values)))
         b = values.pop(rng.randrange(len(values)))
         op = rng.choice("+-*/")
         if op == "/" and (b == 0 or a % b):
+            return None
+        if op == "-" and a < b and not negative:
             return None
         values.append({"+": a + b, "-": a - b, "*": a * b}[op] if op != "/" else a // b)
     return values[0]

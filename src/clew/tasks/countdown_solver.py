@@ -45,6 +45,32 @@ def reachable_integers(numbers: Iterable[Number]) -> frozenset[int]:
     return frozenset(numerator for numerator, denominator in _reach(_key(numbers)) if denominator == 1)
 
 
+@lru_cache(maxsize=1 << 14)
+def _reach_whole(numbers: tuple[int, ...]) -> frozenset[int]:
+    if len(numbers) == 1:
+        return frozenset(numbers)
+    values: set[int] = set()
+    for left, right in _int_splits(numbers):
+        for a in _reach_whole(left):
+            for b in _reach_whole(right):
+                larger, smaller = max(a, b), min(a, b)
+                values.update((a + b, larger - smaller, a * b))
+                if smaller and larger % smaller == 0:
+                    values.add(larger // smaller)
+                if larger and not smaller:
+                    values.add(0)
+    return frozenset(values)
+
+
+def reachable_whole(numbers: Iterable[int]) -> frozenset[int]:
+    """Every value reachable with whole numbers of at least 0 on the way: the television game's rule.
+
+    >>> 24 in reachable_whole([3, 3, 8, 8]), 24 in reachable_integers([3, 3, 8, 8])
+    (False, True)
+    """
+    return _reach_whole(tuple(sorted(numbers)))
+
+
 def best_value(numbers: Iterable[Number], target: Number) -> int:
     """V* of a partial state: 1 if `target` can be reached using all of `numbers`, else 0.
 

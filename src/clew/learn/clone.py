@@ -1,0 +1,56 @@
+"""One update of behaviour cloning (arXiv 2412.14135, equation 7): raise the log-probability of given responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from clew.learn.aggregate import token_mean
+from clew.learn.batch import Example, micro_batches, pad
+from clew.learn.guard import check_finite
+from clew.learn.optim import MuonAdamW
+from clew.models.forward import token_logprobs
+
+if TYPE_CHECKING:
+    from transformers import Qwen3ForCausalLM
+
+
+class Update(NamedTuple):
+    """What an update did: mean loss in nats a token, gradient norm before clipping, tokens learnt from."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+def clone(
+    model: Qwen3ForCausalLM,
+    optimizer: MuonAdamW,
+    examples: Sequence[Example],
+    *,
+    step: int,
+    multiplier: float = 1.0,
+    max_grad_norm: float = 1.0,
+    tokens_per_pass: int = 4096,
+    checkpoint: Path | None = None,
+) -> Update:
+    """Minimise the mean negative log-likelihood of the responses' tokens by one step of `optimizer`.
+
+    The prompt carries no loss. Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
+    """
+    tokens = sum(len(example.response_ids) for example in examples)
+    loss = 0.0
+    for rows in micro_batches([example.length for example in examples], tokens_per_pass):
+        batch = pad([examples[row] for row in rows])
+        logprobs = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask).logprobs
+        part = token_mean(-logprobs, batch.target_mask, tokens=tokens)
+        part.backward()
+        loss += part.item()
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
+    optimizer.step(multiplier=multiplier)
+    optimizer.zero_grad()
+    return Update(loss, grad_norm, tokens)

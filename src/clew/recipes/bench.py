@@ -1,0 +1,119 @@
+"""Measure the two loops in which the time goes, each against a peer on the same weights in the same process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from clew.core.errors import InvalidValue, RunDirectoryError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EXAMPLES = """
+clew bench rollout
+clew bench rollout --json --out benchmarks/results/rollout.json
+clew bench train --repeats 3 --threads 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """Measure speed: rollouts against generate of transformers, an RL step against GRPOTrainer of TRL."""
+
+    what: tyro.conf.Positional[Literal["rollout", "train"]]
+    """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning."""
+    repeats: int = 5
+    """Measurements of each side, in turns; told are the median, the smallest and the largest."""
+    threads: int = 2
+    """Threads of torch."""
+    seed: int = 0
+    """Weights, problems and samples derive from it."""
+    out: Path | None = None
+    """JSON file to write the results to; it must not exist yet."""
+    json: bool = False
+    """Print the results as one JSON object instead of a table."""
+
+
+CONFIG = BenchConfig
+
+
+def main(config: BenchConfig) -> int:
+    _check(config)
+    import torch
+
+    from clew.data.environment import describe_environment
+    from clew.data.files import jsonable, write_json_atomically
+    from clew.recipes.bench_rollout import measure_rollout
+    from clew.recipes.bench_train import measure_train
+
+    torch.set_num_threads(config.threads)
+    measure = {"rollout": measure_rollout, "train": measure_train}[config.what]
+    results = {
+        config.what: measure(repeats=config.repeats, seed=config.seed),
+        "repeats": config.repeats,
+        "threads": config.threads,
+        "seed": config.seed,
+        "machine": describe_environment(),
+    }
+    if config.out is not None:
+        write_json_atomically(config.out, results)
+    if config.json:
+        print(json.dumps(jsonable(results), allow_nan=False))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(table(config.what, results[config.what]))
+    return 0
+
+
+def table(what: str, measured: Mapping[str, Any]) -> Table:
+    """One row a number: its median and, where it was measured more than once, its range."""
+    from rich import box
+    from rich.table import Table
+
+    title, caption = f"clew bench {what}", measured.get("note")
+    shown = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    shown.add_column("")
+    shown.add_column("median", justify="right")
+    shown.add_column("smallest to largest", justify="right")
+    for name, value, between in _rows(measured):
+        shown.add_row(name.replace("_", " "), _number(value), " to ".join(map(_number, between)))
+    return shown
+
+
+def _rows(measured: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float, list[float]]]:
+    """Name, median and range of each number in `measured` and in its objects."""
+    rows: list[tuple[str, float, list[float]]] = []
+    for name, value in measured.items():
+        if isinstance(value, Mapping) and name != "spread":
+            rows += _rows(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            rows.append((prefix + name, value, list(measured.get("spread", {}).get(name, {}).values())))
+    return rows
+
+
+def _number(value: float) -> str:
+    """
+    >>> _number(11_834.2), _number(0.01234567), _number(64)
+    ('11,834', '0.0123', '64')
+    """
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def _check(config: BenchConfig) -> None:
+    for name in ("repeats", "threads"):
+        if getattr(config, name) < 1:
+            raise InvalidValue(f"--{name}", getattr(config, name), "an integer of at least 1", "raise it")
+    if config.out is None:
+        return
+    accepted = "a new file in a directory that exists"
+    if config.out.exists():
+        raise RunDirectoryError(f"--out {config.out} exists", accepted, "choose another name, or move the old file away")
+    if not config.out.absolute().parent.is_dir():
+        raise RunDirectoryError(f"--out {config.out}: its directory does not exist", accepted, "make the directory first")

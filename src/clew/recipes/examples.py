@@ -1,0 +1,98 @@
+"""Text of the corpora as training examples: token ids of a prompt and of the response that carries the loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clew.core.errors import InvalidValue
+from clew.core.types import Group, Problem, Trajectory
+from clew.initialize.chat import render_problem
+from clew.initialize.countdown_corpus import document
+from clew.initialize.countdown_traces import TraceStyle, solution_words, thinking_words
+from clew.initialize.countdown_world import reachable
+from clew.initialize.vocabulary import TEXT
+from clew.tasks.countdown import Countdown
+
+if TYPE_CHECKING:
+    from clew.learn.batch import Example
+    from clew.models.policy import LocalPolicy
+
+
+def countdown_of(task: object) -> Countdown:
+    """`task` itself, if there are writers of corpora for it."""
+    if isinstance(task, Countdown):
+        return task
+    name = getattr(task, "name", task)
+    advice = "use countdown here; other tasks can be searched, evaluated and learnt by rl from a checkpoint"
+    raise InvalidValue("task", name, "countdown: the task that clew writes training text for", advice)
+
+
+def demonstrable(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems that a trace can solve with the words it has."""
+    return [
+        p for p in problems if p.metadata["target"] in reachable(tuple(sorted(p.metadata["numbers"], reverse=True)))
+    ]
+
+
+def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, rows: int, words: int) -> list[Example]:
+    """`rows` documents of `words` words about the task's world."""
+    from clew.learn.batch import Example
+
+    start = policy.codec.tokenizer.convert_tokens_to_ids(TEXT)
+    texts = [document(rng, task.count, task.low, task.high, words)[:words] for _ in range(rows)]
+    return [Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text))) for text in texts]
+
+
+def demonstration_batch(
+    policy: LocalPolicy,
+    task: Countdown,
+    problems: Sequence[Problem],
+    rng: random.Random,
+    *,
+    rows: int,
+    direct: float,
+    style: TraceStyle,
+) -> list[Example]:
+    """`rows` written solutions of problems drawn from `problems`: a share `direct` without retries, the rest thinking.
+
+    Their numbers are put in a new order each time.
+    """
+    examples = []
+    for drawn in rng.choices(problems, k=rows):
+        numbers, target = list(drawn.metadata["numbers"]), drawn.metadata["target"]
+        rng.shuffle(numbers)
+        problem = task.problem({"numbers": numbers, "target": target})
+        if rng.random() < direct:
+            examples.append(cloned(policy, problem, "direct", solution_words(numbers, target, rng)))
+        else:
+            examples.append(cloned(policy, problem, "think", thinking_words(numbers, target, rng, style)))
+    return examples
+
+
+def cloned(policy: LocalPolicy, problem: Problem, mode: str, words: Sequence[str]) -> Example:
+    """An example that answers `problem` with `words`."""
+    from clew.learn.batch import Example
+
+    response = (*policy.codec.encode_words(" ".join(words)), policy.codec.end_id)
+    return Example(prompt_ids=policy.encode(render_problem(problem, mode)), response_ids=response)
+
+
+def sampled(policy: LocalPolicy, trajectory: Trajectory, mode: str, advantage: float = 1.0) -> Example:
+    """An example of the exact tokens that were sampled, with their log-probabilities."""
+    from clew.learn.batch import Example
+
+    completion = trajectory.completion
+    return Example(
+        prompt_ids=policy.prompt_ids(trajectory.state.problem, mode),
+        response_ids=completion.tokens,
+        logprobs=completion.logprobs,
+        advantage=advantage,
+    )
+
+
+def shortest_right(group: Group) -> Trajectory | None:
+    """The shortest verified solution of a group: thinking that wastes the least."""
+    right = [t for t in group.trajectories if t.verdict.right]
+    return min(right, key=lambda t: len(t.completion.tokens), default=None)

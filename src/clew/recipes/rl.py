@@ -1,0 +1,252 @@
+"""Policy gradient with a group baseline over verified samples: sample, verify, advantage, loss, step.
+
+The advantage is Dr. GRPO's (arXiv 2503.20783): reward minus the group's mean, no division by the
+standard deviation. The loss is the clipped surrogate (arXiv 1707.06347), averaged over the batch's
+tokens (arXiv 2503.14476). A group whose rewards are all equal teaches nothing and is dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clew.core.seeds import derive_seed
+from clew.core.types import Outcome, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from transformers import Qwen3ForCausalLM
+
+    from clew.core.task import Task
+    from clew.core.types import Group, Problem
+    from clew.learn.batch import Example
+    from clew.models.policy import LocalPolicy
+    from clew.recipes.stage import Stage
+
+EXAMPLES = """
+clew rl --checkpoint runs/sft --out runs/rl
+clew rl --checkpoint runs/sft --out runs/direct --settings.mode direct --settings.steps 300
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyGradient:
+    """Settings of reinforcement learning."""
+
+    steps: int = 120
+    """Updates."""
+    problems: int = 32
+    """Problems an update, each a group."""
+    group_size: int = 8
+    """Samples a problem."""
+    lr_matrix: float = 0.002
+    """Learning rate of hidden matrices (Muon)."""
+    lr_other: float = 4e-4
+    """Learning rate of embeddings and norms (AdamW)."""
+    clip_low: float = 0.2
+    """How far a token's probability ratio may fall before it stops counting."""
+    clip_high: float = 0.28
+    """How far it may rise (DAPO's clip-higher)."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    max_tokens: int = 128
+    """Most tokens of a response; one that is cut off there is wrong."""
+    mode: Literal["think", "direct"] = "think"
+    """think, or direct for a policy without retries."""
+    shuffle_rewards: bool = False
+    """Negative control: deal the rewards of a batch to its samples at random."""
+
+
+def rl(
+    settings: PolicyGradient,
+    *,
+    policy: LocalPolicy,
+    task: Task,
+    problems: Sequence[Problem],
+    seed: int,
+    stage: Stage,
+) -> None:
+    """Train `policy`'s model in place on its own samples."""
+    from clew.evaluate import sample_groups
+    from clew.learn.advantages import group_centred, informative
+    from clew.learn.optim import make_optimizer
+    from clew.learn.schedule import warmup_stable_decay
+
+    rng = random.Random(derive_seed(seed, "rl"))
+    problems = list(problems)
+    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    reference = copy.deepcopy(policy.model).eval()
+    sampling = Sampling(max_tokens=settings.max_tokens, mode=settings.mode)
+    for step in range(settings.steps):
+        drawn = rng.sample(problems, min(settings.problems, len(problems)))
+        groups = sample_groups(
+            policy,
+            task,
+            drawn,
+            n=settings.group_size,
+            sampling=sampling,
+            seed=derive_seed(seed, "rl", step),
+            stage=stage.name,
+        )
+        rewards, valid = rewards_of(groups)
+        if settings.shuffle_rewards:
+            rewards = _dealt(rewards, valid, rng)
+        advantages = group_centred(rewards, valid)
+        examples = examples_of(groups, advantages, policy, settings.mode)
+        rate = warmup_stable_decay(
+            step, total=settings.steps, warmup=min(5, settings.steps // 2), decay=settings.steps // 5
+        )
+        update = policy_gradient_step(
+            policy.model,
+            optimizer,
+            examples,
+            settings,
+            step=step,
+            multiplier=rate,
+            checkpoint=stage.last_checkpoint,
+        )
+        policy.refresh()
+        trajectories = [t for group in groups for t in group.trajectories]
+        tokens = sum(len(t.completion.tokens) for t in trajectories)
+        stage.record(
+            step,
+            tokens=tokens,
+            accuracy=rewards[valid].mean().item(),
+            length=tokens / len(trajectories),
+            kl=kl_from(reference, examples, settings) if step % 10 == 9 else None,
+            groups_dropped=1.0 - informative(rewards, valid).float().mean().item(),
+            unscored=1.0 - valid.float().mean().item(),
+            lr=rate,
+            **update,
+        )
+        if step == settings.steps - 1:
+            stage.keep(groups)
+
+
+def rewards_of(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+    """Rewards and which of them are scored, both [groups, group_size]."""
+    import torch
+
+    rewards = torch.tensor([[t.reward.value for t in group.trajectories] for group in groups])
+    scored = [[t.verdict.outcome is not Outcome.UNSCORED for t in group.trajectories] for group in groups]
+    return rewards, torch.tensor(scored)
+
+
+def examples_of(groups: Sequence[Group], advantages: Tensor, policy: LocalPolicy, mode: str) -> list[Example]:
+    """The samples that teach something: those whose advantage [groups, group_size] is not zero."""
+    from clew.recipes.examples import sampled
+
+    return [
+        sampled(policy, trajectory, mode, advantage)
+        for group, row in zip(groups, advantages.tolist(), strict=True)
+        for trajectory, advantage in zip(group.trajectories, row, strict=True)
+        if advantage != 0.0
+    ]
+
+
+def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by name
+    model: Qwen3ForCausalLM,
+    optimizer: object,
+    examples: Sequence[Example],
+    settings: PolicyGradient,
+    *,
+    step: int,
+    multiplier: float,
+    checkpoint: Path | None = None,
+) -> dict[str, float]:
+    """One update; answers what to log. Nothing is updated when there is nothing to learn from."""
+    import torch
+
+    from clew.learn.aggregate import token_mean
+    from clew.learn.batch import micro_batches, pad
+    from clew.learn.guard import check_finite
+    from clew.learn.losses import clipped_surrogate
+    from clew.models.forward import token_logprobs
+
+    if not examples:
+        return {}
+    tokens = sum(len(example.response_ids) for example in examples)
+    loss = entropy = 0.0
+    for rows in micro_batches([example.length for example in examples], 4096):
+        batch = pad([examples[row] for row in rows])
+        now = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)
+        surrogate = clipped_surrogate(
+            now.logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            clip_low=settings.clip_low,
+            clip_high=settings.clip_high,
+        )
+        part = token_mean(surrogate, batch.target_mask, tokens=tokens)
+        part.backward()
+        loss += part.item()
+        entropy += now.entropies.sum().item() / tokens
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).item()
+    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
+    optimizer.step(multiplier=multiplier)
+    optimizer.zero_grad()
+    return {"loss": loss, "grad_norm": grad_norm, "entropy": entropy}
+
+
+def kl_from(reference: Qwen3ForCausalLM, examples: Sequence[Example], settings: PolicyGradient) -> float | None:
+    """KL divergence of the sampling policy from `reference` in nats a token: the k3 estimate over some samples."""
+    import torch
+
+    from clew.learn.batch import pad
+    from clew.learn.kl import k3
+    from clew.models.forward import token_logprobs
+
+    if not examples:
+        return None
+    batch = pad(examples[:32])
+    with torch.no_grad():
+        then = token_logprobs(reference, batch.input_ids, batch.targets, batch.target_mask).logprobs
+    return k3(batch.old_logprobs, then)[batch.target_mask].mean().item()
+
+
+def _dealt(rewards: Tensor, valid: Tensor, rng: random.Random) -> Tensor:
+    """Rewards [groups, group_size] with those of the scored samples dealt out anew among them."""
+    order = list(range(int(valid.sum())))
+    rng.shuffle(order)
+    return rewards.masked_scatter(valid, rewards[valid][order])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLConfig:
+    """Reinforcement learning from a checkpoint: group-relative policy gradient over verified samples."""
+
+    checkpoint: Path
+    """Checkpoint or run directory to start from."""
+    out: Path
+    """Run directory to write."""
+    task: str = "countdown"
+    """Task and its settings."""
+    settings: PolicyGradient = field(default_factory=PolicyGradient)
+    seed: int = 0
+    """Every random draw derives from it."""
+    overwrite: bool = False
+    """Delete the run that is at --out."""
+
+
+CONFIG = RLConfig
+
+
+def main(config: RLConfig) -> int:
+    from clew.recipes.stage import load_policy, run_alone, training_problems
+    from clew.tasks import make_task
+
+    task = make_task(config.task)
+    policy = load_policy(config.checkpoint)
+    problems = training_problems(task, config.seed)
+    return run_alone(
+        "rl",
+        lambda stage: rl(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage),
+        config=config,
+        policy=policy,
+        steps=config.settings.steps,
+    )

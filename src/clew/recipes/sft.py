@@ -1,0 +1,106 @@
+"""Supervised fine-tuning on written solutions that show the six behaviours (roadmap sections 3.2 to 3.4)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clew.core.seeds import derive_seed
+from clew.initialize.countdown_traces import TraceStyle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clew.core.task import Task
+    from clew.core.types import Problem
+    from clew.models.policy import LocalPolicy
+    from clew.recipes.stage import Stage
+
+EXAMPLES = """
+clew sft --checkpoint runs/base --out runs/sft
+clew sft --checkpoint runs/base --out runs/direct --settings.direct 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sft:
+    """Settings of supervised fine-tuning."""
+
+    steps: int = 300
+    """Updates."""
+    rows: int = 64
+    """Solutions an update."""
+    direct: float = 0.3
+    """Share of solutions without retries; the rest think."""
+    lr_matrix: float = 0.02
+    """Learning rate of hidden matrices (Muon)."""
+    lr_other: float = 4e-3
+    """Learning rate of embeddings and norms (AdamW)."""
+    style: TraceStyle = field(default_factory=TraceStyle)
+
+
+def sft(
+    settings: Sft, *, policy: LocalPolicy, task: Task, problems: Sequence[Problem], seed: int, stage: Stage
+) -> None:
+    """Train `policy`'s model in place on written solutions of `problems`; the prompt carries no loss."""
+    from clew.learn.clone import clone
+    from clew.learn.optim import make_optimizer
+    from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.examples import countdown_of, demonstrable, demonstration_batch
+
+    world = countdown_of(task)
+    problems = demonstrable(problems)
+    rng = random.Random(derive_seed(seed, "sft"))
+    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    decay = settings.steps * 2 // 5
+    for step in range(settings.steps):
+        examples = demonstration_batch(
+            policy, world, problems, rng, rows=settings.rows, direct=settings.direct, style=settings.style
+        )
+        rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
+        update = clone(
+            policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
+        )
+        stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
+    policy.refresh()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Fine-tune a checkpoint on written solutions that show reasoning behaviours."""
+
+    checkpoint: Path
+    """Checkpoint or run directory to start from."""
+    out: Path
+    """Run directory to write."""
+    task: str = "countdown"
+    """Task and its settings."""
+    settings: Sft = field(default_factory=Sft)
+    seed: int = 0
+    """Every random draw derives from it."""
+    overwrite: bool = False
+    """Delete the run that is at --out."""
+
+
+CONFIG = SftConfig
+
+
+def main(config: SftConfig) -> int:
+    from clew.recipes.examples import countdown_of
+    from clew.recipes.stage import load_policy, run_alone, training_problems
+    from clew.tasks import make_task
+
+    task = countdown_of(make_task(config.task))
+    policy = load_policy(config.checkpoint)
+    problems = training_problems(task, config.seed)
+    return run_alone(
+        "sft",
+        lambda stage: sft(
+            config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage
+        ),
+        config=config,
+        policy=policy,
+        steps=config.settings.steps,
+    )

@@ -1,0 +1,147 @@
+"""A local checkpoint in the role of a policy, and the check that it samples from the model that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from clew.core.errors import EngineMismatch, InvalidValue
+from clew.core.protocols import Prompt
+from clew.core.types import Completion, FinishReason, Message, Problem, Sampling, State
+from clew.models import self_check
+from clew.models.architecture import SmallQwen3, build_model
+from clew.models.policy import LocalPolicy
+from clew.models.self_check import check_engine
+
+PROBLEMS = [
+    Problem(id=f"countdown:{n}", task="countdown", prompt=(Message("user", f"make {n} from {words}"),))
+    for n, words in ((24, "3 5 7 9"), (8, "1 2"), (99, "9 9 9 9 9"))
+]
+
+
+@pytest.fixture
+def policy(model: Any, tokenizer: Any) -> LocalPolicy:
+    return LocalPolicy(model, tokenizer, name="tiny")
+
+
+def test_a_completion_carries_what_the_engine_sampled(policy: LocalPolicy) -> None:
+    prompts = [Prompt(State(p), seed) for p in PROBLEMS[:2] for seed in (1, 2)]
+    sampling = Sampling(max_tokens=6, mode="direct")
+    contexts = [policy.prompt_ids(p.state.problem, "direct") for p in prompts]
+    sampled = policy.engine.sample(contexts, [1, 2, 1, 2], sampling)
+    completions = policy.sample(prompts, sampling)
+    first, second = len(contexts[0]), len(contexts[2])
+    counts = [(first, 0), (0, first), (second, 0), (0, second)]
+    assert completions == [
+        Completion(s.tokens, s.logprobs, FinishReason.LENGTH, "tiny+0", read, cached)
+        for s, (read, cached) in zip(sampled, counts, strict=True)
+    ]
+
+
+def test_a_state_is_continued_from_its_exact_tokens(policy: LocalPolicy) -> None:
+    sampling = Sampling(max_tokens=5)
+    whole = policy.sample([Prompt(State(PROBLEMS[0]), 7)], sampling)[0]
+    state = State(PROBLEMS[0]).extend(whole)
+    continued = policy.sample([Prompt(state, 9)], sampling)[0]
+    context = policy.prompt_ids(PROBLEMS[0], "think") + whole.tokens
+    assert continued.tokens == policy.engine.sample([context], [9], sampling)[0].tokens
+    assert continued.prompt_tokens_read == len(context)
+
+
+def test_the_end_token_finishes_a_completion(make_model: Callable[..., Any], tokenizer: Any) -> None:
+    model = make_model(SmallQwen3(width=16, layers=1, heads=1, kv_heads=1, head_width=16, ffn_width=16, context=64), tied=False)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.model.norm.weight.zero_()
+    policy = LocalPolicy(model, tokenizer)
+    # All logits are equal: greedy takes token 0, a draw any token, sooner or later the end.
+    completions = policy.sample([Prompt(State(PROBLEMS[0]), s) for s in range(200)], Sampling(max_tokens=40))
+    ended = [c for c in completions if c.finish is FinishReason.STOP]
+    assert 0 < len(ended) < 200
+    assert all(c.tokens[-1] == tokenizer.eos_token_id for c in ended)
+    assert all(tokenizer.eos_token_id not in c.tokens for c in completions if c.finish is FinishReason.LENGTH)
+
+
+def test_the_prompt_is_the_rendered_problem(policy: LocalPolicy, tokenizer: Any) -> None:
+    assert tokenizer.decode(policy.prompt_ids(PROBLEMS[1], "direct")) == "<|user|> make 8 from 1 2<|direct|>"
+    assert tokenizer.decode(policy.prompt_ids(PROBLEMS[1], "think")) == "<|user|> make 8 from 1 2<|think|>"
+
+
+def test_text_is_the_response_without_its_end(policy: LocalPolicy, tokenizer: Any) -> None:
+    tokens = tuple(tokenizer.encode(" answer 3 * ( 5 + 7 )<|end|>"))
+    assert policy.text(State(PROBLEMS[0], tokens)) == "answer 3 * ( 5 + 7 )"
+    assert policy.text(State(PROBLEMS[0])) == ""
+
+
+def test_refresh_names_a_new_version(policy: LocalPolicy) -> None:
+    policy.refresh()
+    policy.refresh()
+    assert policy.version == "tiny+2"
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(max_tokens=12), Sampling(max_tokens=12, temperature=0.5), Sampling(max_tokens=12, temperature=0.0)],
+)
+def test_a_right_engine_passes_the_check(policy: LocalPolicy, model: Any, sampling: Sampling) -> None:
+    assert 0.0 <= check_engine(policy, model, PROBLEMS, sampling=sampling, seed=0) < 2e-5
+
+
+def test_filters_are_left_off_in_the_check(policy: LocalPolicy, model: Any) -> None:
+    sampling = Sampling(max_tokens=12, top_k=3, top_p=0.5)
+    assert check_engine(policy, model, PROBLEMS, sampling=sampling, seed=0) < 2e-5
+
+
+def test_an_engine_with_old_weights_fails_the_check(make_model: Callable[..., Any], tokenizer: Any) -> None:
+    model = make_model()
+    policy = LocalPolicy(model, tokenizer)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.k_norm.weight.mul_(1.05)
+    with pytest.raises(EngineMismatch, match="differ by at most 0.0001") as caught:
+        check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=12), seed=0)
+    assert "refresh()" in caught.value.advice
+    policy.refresh()
+    check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=12), seed=0)
+
+
+def test_weights_that_are_not_finite_fail_the_check(make_model: Callable[..., Any], tokenizer: Any) -> None:
+    model = make_model()
+    policy = LocalPolicy(model, tokenizer)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3, 3] = torch.nan
+    with pytest.raises(EngineMismatch, match="by inf"):
+        check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=4), seed=0)
+
+
+def test_a_training_forward_that_differs_from_the_plain_model_fails_the_check(
+    policy: LocalPolicy, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = self_check.token_logprobs
+
+    def wrong(*args: Any, **kwargs: Any) -> Any:
+        result = right(*args, **kwargs)
+        return result._replace(logprobs=result.logprobs * 1.001)
+
+    monkeypatch.setattr(self_check, "token_logprobs", wrong)
+    with pytest.raises(EngineMismatch):
+        check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=4), seed=0)
+
+
+def test_an_empty_check_is_an_error(policy: LocalPolicy, model: Any) -> None:
+    with pytest.raises(InvalidValue, match="what to do"):
+        check_engine(policy, model, [], sampling=Sampling(), seed=0)
+
+
+def test_a_built_model_derives_from_its_seed_alone(tokenizer: Any) -> None:
+    before = torch.get_rng_state()
+    size = SmallQwen3(width=48, layers=1, heads=2, kv_heads=1, head_width=16, ffn_width=16)
+    first, again, other = (build_model(size, tokenizer, seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    for (_, a), (_, b) in zip(first.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)
+    assert first.lm_head.weight is first.model.embed_tokens.weight
+    assert sum(p.numel() for p in build_model(SmallQwen3(), tokenizer, 0).parameters()) < 1_000_000
