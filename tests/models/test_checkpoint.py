@@ -164,7 +164,9 @@ def test_damaged_json(copy: Path, name: str, content: str) -> None:
     refusal(copy)
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model(make_model: Callable[..., Any], tokenizer: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_with_more_tokens_than_the_model(
+    make_model: Callable[..., Any], tokenizer: Any, tmp_path: Path
+) -> None:
     save_checkpoint(make_model(vocabulary=300), tokenizer, tmp_path)
     assert f"{len(tokenizer)} tokens, its model 300" in refusal(tmp_path).given
 

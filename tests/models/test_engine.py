@@ -114,7 +114,7 @@ def alone(engine: RolloutEngine) -> Callable[[int, int], Sampled]:
     return sample
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 20)), min_size=1, max_size=40),
     max_rows=st.sampled_from([1, 2, 7, 512]),
@@ -157,7 +157,9 @@ def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPat
         assert needed <= count <= needed / 0.8 + 1
 
 
-def test_decoding_ends_when_every_row_has_finished(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_ends_when_every_row_has_finished(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = RolloutEngine(make_model(), stop_ids=tuple(range(551)))
     rows = spy_on_decode(engine, monkeypatch)
     sampled = engine.sample(MIXED, range(6), Sampling(max_tokens=40))

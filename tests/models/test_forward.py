@@ -118,7 +118,9 @@ def test_padding_changes_neither_values_nor_gradients(make_model: Callable[..., 
         (out.logprobs * torch.arange(1.0, 1.0 + 9 + extra)).sum().backward()
         assert not out.logprobs[:, 9:].any()
         assert not out.entropies[:, 9:].any()
-        results.append((out.logprobs[:, :9].detach(), out.entropies[:, :9], [p.grad.clone() for p in model.parameters()]))
+        results.append(
+            (out.logprobs[:, :9].detach(), out.entropies[:, :9], [p.grad.clone() for p in model.parameters()])
+        )
     for logprobs, entropies, gradients in results[1:]:
         torch.testing.assert_close(logprobs, results[0][0], rtol=0, atol=1e-5)
         torch.testing.assert_close(entropies, results[0][1], rtol=0, atol=1e-5)

@@ -52,7 +52,9 @@ def test_a_state_is_continued_from_its_exact_tokens(policy: LocalPolicy) -> None
 
 
 def test_the_end_token_finishes_a_completion(make_model: Callable[..., Any], tokenizer: Any) -> None:
-    model = make_model(SmallQwen3(width=16, layers=1, heads=1, kv_heads=1, head_width=16, ffn_width=16, context=64), tied=False)
+    model = make_model(
+        SmallQwen3(width=16, layers=1, heads=1, kv_heads=1, head_width=16, ffn_width=16, context=64), tied=False
+    )
     with torch.no_grad():
         model.lm_head.weight.zero_()
         model.model.norm.weight.zero_()
@@ -100,7 +102,7 @@ def test_an_engine_with_old_weights_fails_the_check(make_model: Callable[..., An
     policy = LocalPolicy(model, tokenizer)
     with torch.no_grad():
         model.model.layers[1].self_attn.k_norm.weight.mul_(1.05)
-    with pytest.raises(EngineMismatch, match="differ by at most 0.0001") as caught:
+    with pytest.raises(EngineMismatch, match=r"differ by at most 0\.0001") as caught:
         check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=12), seed=0)
     assert "refresh()" in caught.value.advice
     policy.refresh()

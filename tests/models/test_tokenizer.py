@@ -21,7 +21,9 @@ CODEC = FastCodec(TOKENIZER)
 
 texts = st.text() | st.text(alphabet=" \t\n\r\v\f\u00a0\u2003\u200b\x00\x1f\x7f", max_size=12)
 messages = st.lists(
-    st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text(alphabet="make 3 5\n{}'\"<&é", max_size=20)),
+    st.builds(
+        Message, st.sampled_from(["system", "user", "assistant"]), st.text(alphabet="make 3 5\n{}'\"<&é", max_size=20)
+    ),
     min_size=1,
     max_size=5,
 )
@@ -64,7 +66,9 @@ def test_the_fast_codec_equals_the_tokenizer_on_known_words(chosen: list[str]) -
     assert len(CODEC.encode_words(text)) == len(chosen)
 
 
-@given(st.text(max_size=20) | st.lists(st.sampled_from([*words(), "256", "07", "", "\n", "hello", *SPECIAL])).map(" ".join))
+@given(
+    st.text(max_size=20) | st.lists(st.sampled_from([*words(), "256", "07", "", "\n", "hello", *SPECIAL])).map(" ".join)
+)
 @example("")
 @example("3  5")
 @example("3 5 ")

@@ -63,7 +63,7 @@ def solution_words(numbers: list[int], target: int, rng: random.Random) -> list[
     """
     start = _start(numbers, target)
     derived = _derive(start, target, atoms(start), rng)
-    return [*derived.words, "answer", *derived.expression.split(" ")]
+    return ["have", *map(str, start), *derived.words, "answer", *derived.expression.split(" ")]
 
 
 def thinking_words(numbers: list[int], target: int, rng: random.Random, style: TraceStyle) -> list[str]:

@@ -83,10 +83,11 @@ def pad(examples: Sequence[Example], *, pad_id: int = 0, dtype: torch.dtype = to
     )
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], max_tokens: int, *, enough: int = 1024, fill: float = 0.75) -> list[list[int]]:
     """Divide indices into batches of rows x longest <= `max_tokens`, longest first; each index occurs once.
 
-    Neighbours in length share a batch, so little is padding. A sequence longer than `max_tokens` is alone in its batch.
+    Neighbours in length share a batch, so little is padding: one that has `enough` tokens takes no sequence that
+    would fill less than the share `fill` of its row. A sequence longer than `max_tokens` is alone in its batch.
 
     >>> micro_batches([3, 9, 2, 8], 18)
     [[1, 3], [0, 2]]
@@ -94,11 +95,14 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     if max_tokens < 1:
         raise InvalidValue("max_tokens", max_tokens, "an integer of at least 1", "raise it")
     batches: list[list[int]] = []
-    rows = 0
+    longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not batches or len(batches[-1]) >= rows:
+        rows = len(batches[-1]) if batches else 0
+        full = rows * longest + longest > max_tokens
+        sparse = rows * longest >= enough and lengths[index] < fill * longest
+        if not batches or full or sparse:
             batches.append([])
-            rows = max(1, max_tokens // max(lengths[index], 1))
+            longest = max(lengths[index], 1)
         batches[-1].append(index)
     return batches
 

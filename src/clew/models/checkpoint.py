@@ -64,7 +64,7 @@ def load_checkpoint(path: Path) -> Loaded:
     model = _load_model(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises bare Exception for a damaged file
+    except Exception as error:  # what the tokenizers library raises for a damaged file is of no narrower class
         raise _error(f"the tokenizer of checkpoint {path} is damaged: {_one_line(error)}") from error
     if len(tokenizer) > model.config.vocab_size:
         raise _error(

@@ -91,9 +91,7 @@ class RolloutEngine:
         self._layers = [_fuse(layer, *self._rotary, self._heads, self._kv_heads) for layer in core.layers]
 
     @torch.inference_mode()
-    def sample(
-        self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
-    ) -> list[Sampled]:
+    def sample(self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling) -> list[Sampled]:
         """Continue each of `contexts` (token ids, not empty) once with its seed; answers in the same order."""
         if not all(contexts):
             raise InvalidValue("a context", (), "at least one token", "begin with a prompt")
@@ -138,9 +136,7 @@ class RolloutEngine:
             hidden = self._decode(next_tokens, width + step, batch)
         return _collect(contexts, tokens.t(), logprobs.t(), ~self._continues)
 
-    def _read(
-        self, contexts: list[tuple[int, ...]], width: int, owner: Tensor, capacity: int
-    ) -> tuple[_Batch, Tensor]:
+    def _read(self, contexts: list[tuple[int, ...]], width: int, owner: Tensor, capacity: int) -> tuple[_Batch, Tensor]:
         """Read each distinct context once, then give every row the keys and values of its own."""
         lengths = torch.tensor([len(c) for c in contexts])
         padding = width - lengths if int(lengths.min()) < width else None
@@ -229,9 +225,7 @@ def _folded(norm: Tensor, *projections: Tensor) -> Tensor:
 
 def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    tables = rotary_tables(
-        attention.q_norm.weight, attention.k_norm.weight, cos, sin, heads=heads, kv_heads=kv_heads
-    )
+    tables = rotary_tables(attention.q_norm.weight, attention.k_norm.weight, cos, sin, heads=heads, kv_heads=kv_heads)
     return _Layer(
         qkv=_folded(
             layer.input_layernorm.weight, attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
@@ -244,9 +238,7 @@ def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads
     )
 
 
-def _collect(
-    contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, is_stop: Tensor
-) -> list[Sampled]:
+def _collect(contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, is_stop: Tensor) -> list[Sampled]:
     """Rows of `tokens` and `logprobs` [rows, max_tokens] up to their first stop token."""
     stops = is_stop[tokens]
     stopped = stops.any(dim=1)

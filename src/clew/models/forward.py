@@ -73,7 +73,7 @@ class _FeedForward(torch.autograd.Function):
 
 
 class _TokenLogProb(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target] and its entropy; keeps one [tokens, vocab] array, no more."""
+    """log softmax(hidden @ weight.T / temperature)[target] and its entropy; keeps a single [tokens, vocab] array."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -137,9 +137,10 @@ class _Rotate(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Causal attention of queries and keys `qk` [batch, time, heads + kv_heads, head_width], scaled before, over values `v`.
+    """Causal attention with queries and keys `qk` [batch, time, heads + kv_heads, head_width], already scaled.
 
-    Written out, as [batch, time, heads * head_width]: for short sequences whole matrices are faster than tiles.
+    Values `v` are [batch, time, kv_heads, head_width], the result [batch, time, heads * head_width]. It multiplies
+    whole [time, time] matrices, which for short sequences is faster than tiles.
     """
 
     @staticmethod
@@ -188,7 +189,7 @@ def _attend_in_tiles(qk: Tensor, v: Tensor) -> Tensor:
 def rotary_tables(
     q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, *, heads: int, kv_heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Tables for `_Rotate`, [time, heads + kv_heads, head_width], with norm weights and 1 / sqrt(head_width) folded in."""
+    """Tables for `_Rotate`, [time, heads + kv_heads, head_width]; norm weights and 1 / sqrt(head_width) folded in."""
     half = cos.shape[-1] // 2
     q_norm = q_norm * cos.shape[-1] ** -0.5
     norms = torch.cat([q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)])
@@ -197,8 +198,9 @@ def rotary_tables(
 
 
 def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
-    """Normalised final hidden states [batch, time, width], before the final norm's weight, of right-padded `input_ids` [batch, time], causal attention.
+    """Normalised final hidden states [batch, time, width] of right-padded `input_ids` [batch, time], causal attention.
 
+    The final norm's weight is not yet applied: it is folded into the unembedding.
     Padding needs no mask: it stands to the right, where causal attention never looks.
     """
     config = model.config
@@ -213,9 +215,7 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
         qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
         y = _Normalise.apply(x, eps) @ (qkv * layer.input_layernorm.weight).t()
         qk, v = y.view(batch, time, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], dim=2)
-        tables = rotary_tables(
-            attention.q_norm.weight, attention.k_norm.weight, *table, heads=heads, kv_heads=kv_heads
-        )
+        tables = rotary_tables(attention.q_norm.weight, attention.k_norm.weight, *table, heads=heads, kv_heads=kv_heads)
         mixed = attend(_Rotate.apply(_Normalise.apply(qk, eps), *tables), v)
         x = x + mixed @ attention.o_proj.weight.t()
         gate, up = (part.weight * layer.post_attention_layernorm.weight for part in (mlp.gate_proj, mlp.up_proj))

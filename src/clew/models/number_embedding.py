@@ -18,7 +18,7 @@ LOG_PERIODS = (0.15, 0.3, 0.6, 1.2, 2.5, 5.5, 11.0)
 
 
 def number_features(count: int) -> Tensor:
-    """Features of the numbers 0 to `count` - 1, [count, 2 * (periods + log periods)], each row of root mean square 1."""
+    """Features of the numbers 0 to `count` - 1, [count, 2 * (periods + log periods)], rows of root mean square 1."""
     n = torch.arange(count, dtype=torch.float64)
     angles = [2 * math.pi * n / period for period in PERIODS]
     angles += [2 * math.pi * (n + 0.5).log() / period for period in LOG_PERIODS]

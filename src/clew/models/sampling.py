@@ -68,8 +68,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Draw:
     if sampling.temperature == 0.0:
         tokens = logits.argmax(dim=-1)
     else:
-        # Rounding can put uniform * total on the total itself; the largest number below it is safe.
-        point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-        tokens = torch.searchsorted(cumulative, point[:, None], right=True).squeeze(1)
+        # uniform * total never rounds up to the total: for the largest number below 1, 1 - 2**-24, they differ by at
+        # least half of the total's last digit, and by a whole digit of the next lower number where that is a tie.
+        tokens = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True).squeeze(1)
     chosen = shifted.gather(1, tokens[:, None]).squeeze(1)
     return Draw(tokens, chosen - total.log())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
 
-def check_engine(
+def check_engine(  # noqa: PLR0913 - two sides to compare, and how
     policy: LocalPolicy,
     model: Qwen3ForCausalLM,
     problems: Sequence[Problem],

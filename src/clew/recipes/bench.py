@@ -54,8 +54,9 @@ def main(config: BenchConfig) -> int:
 
     torch.set_num_threads(config.threads)
     measure = {"rollout": measure_rollout, "train": measure_train}[config.what]
+    measured = measure(repeats=config.repeats, seed=config.seed)
     results = {
-        config.what: measure(repeats=config.repeats, seed=config.seed),
+        config.what: measured,
         "repeats": config.repeats,
         "threads": config.threads,
         "seed": config.seed,
@@ -68,7 +69,7 @@ def main(config: BenchConfig) -> int:
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(table(config.what, results[config.what]))
+        Console(highlight=False).print(table(config.what, measured))
     return 0
 
 
@@ -112,8 +113,8 @@ def _check(config: BenchConfig) -> None:
             raise InvalidValue(f"--{name}", getattr(config, name), "an integer of at least 1", "raise it")
     if config.out is None:
         return
-    accepted = "a new file in a directory that exists"
+    given, accepted = f"--out {config.out}", "a new file in a directory that exists"
     if config.out.exists():
-        raise RunDirectoryError(f"--out {config.out} exists", accepted, "choose another name, or move the old file away")
+        raise RunDirectoryError(f"{given} exists", accepted, "choose another name, or move the old file away")
     if not config.out.absolute().parent.is_dir():
-        raise RunDirectoryError(f"--out {config.out}: its directory does not exist", accepted, "make the directory first")
+        raise RunDirectoryError(f"{given}: its directory does not exist", accepted, "make the directory first")

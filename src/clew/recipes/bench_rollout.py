@@ -193,7 +193,7 @@ def _shapes(config: Any) -> list[_Shape]:
 
 
 def flops_per_token(model: Qwen3ForCausalLM, context: int) -> int:
-    """Operations to decode one token after `context` tokens: 2 a parameter that multiplies, and attention's two products."""
+    """Operations to decode a token after `context` others: 2 a parameter that multiplies, and attention's products."""
     config = model.config
     matrices = config.num_hidden_layers * sum(inner * outer for inner, outer in _shapes(config))
     matrices += config.hidden_size * config.vocab_size

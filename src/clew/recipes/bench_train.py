@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from clew.core.seeds import derive_seed
@@ -138,7 +139,7 @@ def clew_step_s(
 
 
 def trl_step_s(model: Any, tokenizer: Any, problems: Sequence[Problem], *, seed: int) -> float:
-    """Median seconds of a step of GRPOTrainer at its best on this machine: nothing logged, saved, recomputed or cast."""
+    """Median seconds of a step of GRPOTrainer at its best here: nothing logged, saved, recomputed or cast."""
     from datasets import Dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -147,7 +148,7 @@ def trl_step_s(model: Any, tokenizer: Any, problems: Sequence[Problem], *, seed:
 
     ends: list[float] = []
 
-    class Ends(TrainerCallback):
+    class Ends(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             ends.append(time.perf_counter())
 
@@ -202,5 +203,5 @@ def _trl_settings() -> dict[str, Any]:
 
 
 def _median_step(ends: Sequence[float]) -> float:
-    steps = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+    steps = [later - earlier for earlier, later in pairwise(ends)]
     return statistics.median(steps[WARM_UP - 1 :])

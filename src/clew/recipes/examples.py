@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clew.core.errors import InvalidValue
+from clew.core.task import split_of
 from clew.core.types import Group, Problem, Trajectory
 from clew.initialize.chat import render_problem
 from clew.initialize.countdown_corpus import document
-from clew.initialize.countdown_traces import TraceStyle, solution_words, thinking_words
+from clew.initialize.countdown_traces import solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
-from clew.initialize.vocabulary import TEXT
+from clew.initialize.vocabulary import LARGEST_NUMBER, TEXT
 from clew.tasks.countdown import Countdown
 
 if TYPE_CHECKING:
     from clew.learn.batch import Example
     from clew.models.policy import LocalPolicy
+    from clew.recipes.sft import Sft
 
 
 def countdown_of(task: object) -> Countdown:
@@ -36,6 +38,19 @@ def demonstrable(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
+def wider_problem(world: Countdown, rng: random.Random) -> Problem:
+    """A training problem of a wider world than `world`: larger numbers and targets, so that few are met twice.
+
+    A problem's split derives from the problem alone, so what is held out in `world` never comes up.
+    """
+    while True:
+        numbers = [rng.randint(world.low, min(world.high + 3, LARGEST_NUMBER)) for _ in range(world.count)]
+        target = rng.choice(sorted(reachable(tuple(sorted(numbers, reverse=True)))))
+        problem = world.problem({"numbers": numbers, "target": target})
+        if target and split_of(problem.id) == "train":
+            return problem
+
+
 def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, rows: int, words: int) -> list[Example]:
     """`rows` documents of `words` words about the task's world."""
     from clew.learn.batch import Example
@@ -45,29 +60,29 @@ def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, ro
     return [Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text))) for text in texts]
 
 
-def demonstration_batch(
+def demonstration_batch(  # noqa: PLR0913  what to write, and how by name
     policy: LocalPolicy,
-    task: Countdown,
+    world: Countdown,
     problems: Sequence[Problem],
     rng: random.Random,
     *,
-    rows: int,
-    direct: float,
-    style: TraceStyle,
+    settings: Sft,
 ) -> list[Example]:
-    """`rows` written solutions of problems drawn from `problems`: a share `direct` without retries, the rest thinking.
+    """`settings.rows` written solutions: a share `direct` without retries, the rest thinking.
 
-    Their numbers are put in a new order each time.
+    A share `wider` of the problems is from a wider world, the rest from `problems`; their numbers are put in a new
+    order each time.
     """
     examples = []
-    for drawn in rng.choices(problems, k=rows):
+    for _ in range(settings.rows):
+        drawn = wider_problem(world, rng) if rng.random() < settings.wider else rng.choice(problems)
         numbers, target = list(drawn.metadata["numbers"]), drawn.metadata["target"]
         rng.shuffle(numbers)
-        problem = task.problem({"numbers": numbers, "target": target})
-        if rng.random() < direct:
+        problem = world.problem({"numbers": numbers, "target": target})
+        if rng.random() < settings.direct:
             examples.append(cloned(policy, problem, "direct", solution_words(numbers, target, rng)))
         else:
-            examples.append(cloned(policy, problem, "think", thinking_words(numbers, target, rng, style)))
+            examples.append(cloned(policy, problem, "think", thinking_words(numbers, target, rng, settings.style)))
     return examples
 
 

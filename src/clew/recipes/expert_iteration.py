@@ -28,11 +28,11 @@ clew distill --checkpoint runs/sft --out runs/distilled --settings.problems 4000
 class ExpertIteration:
     """Settings of one round."""
 
-    problems: int = 512
+    problems: int = 1024
     """Training problems searched."""
-    samples: int = 8
+    samples: int = 4
     """Best-of-N with the verifier: N."""
-    rows: int = 64
+    rows: int = 32
     """Solutions an update."""
     epochs: int = 1
     """Passes over the solutions kept."""
@@ -40,7 +40,7 @@ class ExpertIteration:
     """Learning rate of hidden matrices (Muon)."""
     lr_other: float = 1e-3
     """Learning rate of embeddings and norms (AdamW)."""
-    max_tokens: int = 128
+    max_tokens: int = 144
     """Most tokens of a solution."""
 
 

@@ -25,9 +25,9 @@ clew pretrain --out runs/wide --size.width 192 --settings.steps 400
 class Pretrain:
     """Settings of pre-training."""
 
-    steps: int = 120
+    steps: int = 400
     """Updates."""
-    rows: int = 64
+    rows: int = 24
     """Documents an update."""
     words: int = 63
     """Words a document."""

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from clew.core.task import Task
     from clew.core.types import Group, Problem
     from clew.learn.batch import Example
+    from clew.learn.optim import MuonAdamW
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
 
 EXAMPLES = """
 clew rl --checkpoint runs/sft --out runs/rl
-clew rl --checkpoint runs/sft --out runs/direct --settings.mode direct --settings.steps 300
+clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.steps 300
 """
 
 
@@ -44,9 +45,9 @@ class PolicyGradient:
     """Problems an update, each a group."""
     group_size: int = 8
     """Samples a problem."""
-    lr_matrix: float = 0.002
+    lr_matrix: float = 0.006
     """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 4e-4
+    lr_other: float = 1.2e-3
     """Learning rate of embeddings and norms (AdamW)."""
     clip_low: float = 0.2
     """How far a token's probability ratio may fall before it stops counting."""
@@ -54,10 +55,10 @@ class PolicyGradient:
     """How far it may rise (DAPO's clip-higher)."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    max_tokens: int = 128
+    max_tokens: int = 144
     """Most tokens of a response; one that is cut off there is wrong."""
-    mode: Literal["think", "direct"] = "think"
-    """think, or direct for a policy without retries."""
+    direct: float = 0.0
+    """Share of problems to be answered directly, without retries; the rest think."""
     shuffle_rewards: bool = False
     """Negative control: deal the rewards of a batch to its samples at random."""
 
@@ -72,7 +73,6 @@ def rl(
     stage: Stage,
 ) -> None:
     """Train `policy`'s model in place on its own samples."""
-    from clew.evaluate import sample_groups
     from clew.learn.advantages import group_centred, informative
     from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
@@ -81,25 +81,16 @@ def rl(
     problems = list(problems)
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     reference = copy.deepcopy(policy.model).eval()
-    sampling = Sampling(max_tokens=settings.max_tokens, mode=settings.mode)
     for step in range(settings.steps):
         drawn = rng.sample(problems, min(settings.problems, len(problems)))
-        groups = sample_groups(
-            policy,
-            task,
-            drawn,
-            n=settings.group_size,
-            sampling=sampling,
-            seed=derive_seed(seed, "rl", step),
-            stage=stage.name,
-        )
+        groups, modes = sample_modes(settings, drawn, policy, task, seed=derive_seed(seed, "rl", step), stage=stage)
         rewards, valid = rewards_of(groups)
         if settings.shuffle_rewards:
             rewards = _dealt(rewards, valid, rng)
         advantages = group_centred(rewards, valid)
-        examples = examples_of(groups, advantages, policy, settings.mode)
+        examples = examples_of(groups, advantages, policy, modes)
         rate = warmup_stable_decay(
-            step, total=settings.steps, warmup=min(5, settings.steps // 2), decay=settings.steps // 5
+            step, total=settings.steps, warmup=min(5, settings.steps // 2), decay=settings.steps * 2 // 5
         )
         update = policy_gradient_step(
             policy.model,
@@ -128,6 +119,25 @@ def rl(
             stage.keep(groups)
 
 
+def sample_modes(
+    settings: PolicyGradient, problems: Sequence[Problem], policy: LocalPolicy, task: Task, *, seed: int, stage: Stage
+) -> tuple[list[Group], list[str]]:
+    """Groups of judged samples, a share of them answered directly, and the mode of each group."""
+    from clew.evaluate import sample_groups
+
+    directly = round(settings.direct * len(problems))
+    groups: list[Group] = []
+    modes: list[str] = []
+    for mode, drawn in (("think", problems[directly:]), ("direct", problems[:directly])):
+        if drawn:
+            sampling = Sampling(max_tokens=settings.max_tokens, mode=mode)
+            groups += sample_groups(
+                policy, task, drawn, n=settings.group_size, sampling=sampling, seed=seed, stage=stage.name
+            )
+            modes += [mode] * len(drawn)
+    return groups, modes
+
+
 def rewards_of(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     """Rewards and which of them are scored, both [groups, group_size]."""
     import torch
@@ -137,13 +147,15 @@ def rewards_of(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     return rewards, torch.tensor(scored)
 
 
-def examples_of(groups: Sequence[Group], advantages: Tensor, policy: LocalPolicy, mode: str) -> list[Example]:
+def examples_of(
+    groups: Sequence[Group], advantages: Tensor, policy: LocalPolicy, modes: Sequence[str]
+) -> list[Example]:
     """The samples that teach something: those whose advantage [groups, group_size] is not zero."""
     from clew.recipes.examples import sampled
 
     return [
         sampled(policy, trajectory, mode, advantage)
-        for group, row in zip(groups, advantages.tolist(), strict=True)
+        for group, mode, row in zip(groups, modes, advantages.tolist(), strict=True)
         for trajectory, advantage in zip(group.trajectories, row, strict=True)
         if advantage != 0.0
     ]
@@ -151,7 +163,7 @@ def examples_of(groups: Sequence[Group], advantages: Tensor, policy: LocalPolicy
 
 def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by name
     model: Qwen3ForCausalLM,
-    optimizer: object,
+    optimizer: MuonAdamW,
     examples: Sequence[Example],
     settings: PolicyGradient,
     *,

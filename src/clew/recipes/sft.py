@@ -28,12 +28,14 @@ clew sft --checkpoint runs/base --out runs/direct --settings.direct 1
 class Sft:
     """Settings of supervised fine-tuning."""
 
-    steps: int = 300
+    steps: int = 900
     """Updates."""
-    rows: int = 64
+    rows: int = 32
     """Solutions an update."""
     direct: float = 0.3
     """Share of solutions without retries; the rest think."""
+    wider: float = 0.7
+    """Share of solutions to problems of a wider world: larger numbers and targets, none of them held out."""
     lr_matrix: float = 0.02
     """Learning rate of hidden matrices (Muon)."""
     lr_other: float = 4e-3
@@ -56,9 +58,7 @@ def sft(
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     decay = settings.steps * 2 // 5
     for step in range(settings.steps):
-        examples = demonstration_batch(
-            policy, world, problems, rng, rows=settings.rows, direct=settings.direct, style=settings.style
-        )
+        examples = demonstration_batch(policy, world, problems, rng, settings=settings)
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
         update = clone(
             policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint

@@ -1,6 +1,6 @@
 """From random weights to a model that reasons, searches and has learnt from its search: the whole loop, top to bottom.
 
-initialise (pretrain, sft) -> search and clone what it found (expert_iteration) -> reinforce (rl) -> search at test time.
+initialise (pretrain, sft) -> search, clone what it found (expert_iteration) -> reinforce (rl) -> search at test time.
 Each stage ends with a checkpoint, an evaluation on held-out problems and a marker, so a stopped run goes on
 with `--resume` at the stage where it stopped, to the same end.
 """
@@ -36,7 +36,7 @@ EXAMPLES = """
 clew speedrun
 clew speedrun --out runs/second --seed 2
 clew speedrun --out runs/second --seed 2 --resume
-clew speedrun --out runs/direct --sft.direct 1 --rl.mode direct
+clew speedrun --out runs/direct --sft.direct 1 --rl.direct 1
 """
 EXPECTED_SECONDS = {"pretrain": 60.0, "sft": 130.0, "expert_iteration": 25.0, "rl": 230.0, "search": 60.0}
 """On two cores; only their ratios matter, for the time left."""
@@ -76,6 +76,7 @@ def main(config: SpeedrunConfig) -> int:
 
     from clew.data.run import RunDirectory
     from clew.models.architecture import build_model
+    from clew.models.allocator import keep_freed_memory
     from clew.models.policy import LocalPolicy
     from clew.models.tokenizer import build_tokenizer
     from clew.recipes.examples import countdown_of
@@ -87,6 +88,7 @@ def main(config: SpeedrunConfig) -> int:
         raise InvalidValue("threads", config.threads, "an integer of at least 1", "give as many as there are cores")
     check_settings(config.size, config.pretrain, config.sft, config.expert, config.rl, config.evaluate)
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     task = countdown_of(make_task(config.task))
     problems = training_problems(task, config.seed)
     held_out = task.problems("test", config.evaluate.problems, derive_seed(config.seed, "held out"))
@@ -143,7 +145,7 @@ def check_engine_against_training(policy: LocalPolicy, problems: list[Problem], 
     check_engine(policy, policy.model, problems, sampling=sampling, seed=config.seed)
 
 
-def learn_stage(
+def learn_stage(  # noqa: PLR0913  what to learn and where, as main has them
     name: str,
     recipe: Callable[[LocalPolicy, Stage], None],
     policy: LocalPolicy,

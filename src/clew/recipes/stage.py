@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -63,11 +63,12 @@ class Stage:
         self.bar.advance(increment, tokens=tokens, **shown)
 
     def keep(self, groups: Sequence[Group]) -> None:
-        """Put `groups` into the run's trajectory store."""
+        """Put what was judged of `groups` into the run's trajectory store; unscored samples have no reward to store."""
         from clew.data.store import TrajectoryStore
 
+        judged = [replace(group, trajectories=group.scored) for group in groups if group.scored]
         with TrajectoryStore(self.run.store_path) as store:
-            store.add(self.name, groups)
+            store.add(self.name, judged)
 
 
 @contextmanager
@@ -126,7 +127,7 @@ class Evaluation:
     """Samples a problem for the test-time search at the end."""
     temperature: float = 1.0
     """Sampling temperature."""
-    max_tokens: int = 128
+    max_tokens: int = 144
     """Most tokens of a response."""
 
 
