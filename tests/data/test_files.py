@@ -239,7 +239,7 @@ def test_damage_is_named(tmp_path: Path, damage: object, told: str) -> None:
 def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", CONFIG)
     save(run, "sft", "old")
-    with pytest.raises(RunDirectoryError, match="No space left"), run.writing_checkpoint("sft") as tmp:
+    with pytest.raises(RunDirectoryError, match="No space left"), run.writing_checkpoint("sft") as tmp:  # noqa: PT012
         (tmp / "model.safetensors").write_text("half")
         raise OSError(errno.ENOSPC, "full")
     verify_directory(run.checkpoint_path("sft"))

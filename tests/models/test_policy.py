@@ -132,6 +132,21 @@ def test_a_training_forward_that_differs_from_the_plain_model_fails_the_check(
         check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=4), seed=0)
 
 
+def test_an_error_that_engine_and_training_share_fails_the_check(
+    policy: LocalPolicy, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both fold norm weights and rotary tables with the same functions; the plain model does not."""
+    ids = torch.tensor([[2, 9, 4]])
+    logits = model(input_ids=ids).logits
+    batch = self_check._Padded(ids, torch.tensor([[9, 4, 7]]), torch.tensor([[False, True, True]]))
+    expected = torch.stack([(logits[0, t] / 0.5).log_softmax(0)[token] for t, token in ((1, 4), (2, 7))])
+    plain = self_check._plain_logprobs
+    torch.testing.assert_close(plain(model, batch, 0.5), expected)
+    monkeypatch.setattr(self_check, "_plain_logprobs", lambda *args: plain(*args) - 2e-4)
+    with pytest.raises(EngineMismatch):
+        check_engine(policy, model, PROBLEMS, sampling=Sampling(max_tokens=4), seed=0)
+
+
 def test_an_empty_check_is_an_error(policy: LocalPolicy, model: Any) -> None:
     with pytest.raises(InvalidValue, match="what to do"):
         check_engine(policy, model, [], sampling=Sampling(), seed=0)

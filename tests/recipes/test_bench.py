@@ -55,7 +55,7 @@ def test_rollout_answers_one_json_object(capsys, tmp_path):
 
 
 def test_train_without_trl_tells_how_to_install_it(capsys, monkeypatch):
-    monkeypatch.setattr(bench_train.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench_train, "trl_installed", lambda: False)
     assert cli.main(["bench", "train", "--json", "--repeats", "1", "--threads", "1"]) == 0
     measured = json.loads(capsys.readouterr().out)["train"]
     assert measured["vs_trl"] is None

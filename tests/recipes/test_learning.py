@@ -88,7 +88,7 @@ def warm(run: RunDirectory, stage_of: StageOf) -> LocalPolicy:
     """A policy that solves about a third of the problems; copy it before training it."""
     policy = fresh()
     with stage_of("sft") as stage:
-        settings = Sft(steps=80, rows=32, direct=0.0, **FASTER)
+        settings = Sft(steps=80, rows=32, direct=0.0, wider=0.0, **FASTER)
         sft(settings, policy=policy, task=TASK, problems=PROBLEMS, seed=0, stage=stage)
     save_policy(policy, run, "sft")
     return policy

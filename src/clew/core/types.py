@@ -99,7 +99,7 @@ class Completion:
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] | None
-    """Per token, under the sampling distribution (temperature, top-k and top-p applied); None if the policy has none."""
+    """Per token, under the distribution sampled from (temperature, top-k and top-p applied); None if there are none."""
     finish: FinishReason
     policy_version: str = ""
     prompt_tokens_read: int = 0

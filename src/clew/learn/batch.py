@@ -83,7 +83,9 @@ def pad(examples: Sequence[Example], *, pad_id: int = 0, dtype: torch.dtype = to
     )
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int, *, enough: int = 1024, fill: float = 0.75) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], max_tokens: int, *, enough: int = 1024, fill: float = 0.75
+) -> list[list[int]]:
     """Divide indices into batches of rows x longest <= `max_tokens`, longest first; each index occurs once.
 
     Neighbours in length share a batch, so little is padding: one that has `enough` tokens takes no sequence that

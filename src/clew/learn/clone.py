@@ -26,7 +26,7 @@ class Update(NamedTuple):
     tokens: int
 
 
-def clone(
+def clone(  # noqa: PLR0913  an update and its limits, by name
     model: Qwen3ForCausalLM,
     optimizer: MuonAdamW,
     examples: Sequence[Example],

@@ -47,7 +47,7 @@ def measure_train(*, repeats: int, seed: int) -> dict[str, Any]:
     tokenizer = build_tokenizer()
     model = build_model(SmallQwen3(), tokenizer, derive_seed(seed, "weights")).eval()
     problems = make_task("countdown").problems("train", PROBLEMS * STEPS, derive_seed(seed, "bench problems"))
-    peer = importlib.util.find_spec("trl") is not None
+    peer = trl_installed()
     ours: list[float] = []
     theirs: list[float] = []
     for run in range(repeats):
@@ -69,6 +69,10 @@ def measure_train(*, repeats: int, seed: int) -> dict[str, Any]:
         "new_tokens": NEW_TOKENS,
         "steps": STEPS - WARM_UP,
     }
+
+
+def trl_installed() -> bool:
+    return importlib.util.find_spec("trl") is not None
 
 
 def _compared(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

@@ -60,21 +60,22 @@ def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, ro
     return [Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text))) for text in texts]
 
 
-def demonstration_batch(  # noqa: PLR0913  what to write, and how by name
+def demonstration_batch(
     policy: LocalPolicy,
     world: Countdown,
     problems: Sequence[Problem],
     rng: random.Random,
     *,
+    rows: int,
     settings: Sft,
 ) -> list[Example]:
-    """`settings.rows` written solutions: a share `direct` without retries, the rest thinking.
+    """`rows` written solutions: a share `direct` without retries, the rest thinking.
 
     A share `wider` of the problems is from a wider world, the rest from `problems`; their numbers are put in a new
     order each time.
     """
     examples = []
-    for _ in range(settings.rows):
+    for _ in range(rows):
         drawn = wider_problem(world, rng) if rng.random() < settings.wider else rng.choice(problems)
         numbers, target = list(drawn.metadata["numbers"]), drawn.metadata["target"]
         rng.shuffle(numbers)

@@ -83,9 +83,7 @@ def expert_iteration(
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         examples = [sampled(policy, trajectory, sampling.mode) for trajectory in chosen]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
-        update = clone(
-            policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
-        )
+        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(
             step,
             increment=1 / steps,

@@ -51,9 +51,7 @@ def pretrain(settings: Pretrain, *, policy: LocalPolicy, task: Task, seed: int, 
     for step in range(settings.steps):
         examples = corpus_batch(policy, world, rng, rows=settings.rows, words=settings.words)
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
-        update = clone(
-            policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
-        )
+        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
     policy.refresh()
 

@@ -11,7 +11,7 @@ import copy
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Outcome, Sampling

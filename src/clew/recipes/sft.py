@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from clew.core.task import Task
     from clew.core.types import Problem
+    from clew.learn.batch import Example
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
 
@@ -22,6 +23,8 @@ EXAMPLES = """
 clew sft --checkpoint runs/base --out runs/sft
 clew sft --checkpoint runs/base --out runs/direct --settings.direct 1
 """
+BATCHES_SORTED = 8
+"""So many batches are written at once and divided by length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +60,24 @@ def sft(
     rng = random.Random(derive_seed(seed, "sft"))
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     decay = settings.steps * 2 // 5
+    batches: list[list[Example]] = []
     for step in range(settings.steps):
-        examples = demonstration_batch(policy, world, problems, rng, settings=settings)
+        if not batches:
+            rows = settings.rows * BATCHES_SORTED
+            written = demonstration_batch(policy, world, problems, rng, rows=rows, settings=settings)
+            batches = similar_lengths(written, settings.rows)
+            rng.shuffle(batches)
+        examples = batches.pop()
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
-        update = clone(
-            policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
-        )
+        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
     policy.refresh()
+
+
+def similar_lengths(examples: Sequence[Example], rows: int) -> list[list[Example]]:
+    """`examples` in batches of `rows` that are of similar length, so that little of a batch is padding."""
+    ordered = sorted(examples, key=lambda example: example.length)
+    return [ordered[start : start + rows] for start in range(0, len(ordered), rows)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +110,7 @@ def main(config: SftConfig) -> int:
     problems = training_problems(task, config.seed)
     return run_alone(
         "sft",
-        lambda stage: sft(
-            config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage
-        ),
+        lambda stage: sft(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage),
         config=config,
         policy=policy,
         steps=config.settings.steps,

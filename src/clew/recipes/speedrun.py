@@ -75,8 +75,8 @@ def main(config: SpeedrunConfig) -> int:
     import torch
 
     from clew.data.run import RunDirectory
-    from clew.models.architecture import build_model
     from clew.models.allocator import keep_freed_memory
+    from clew.models.architecture import build_model
     from clew.models.policy import LocalPolicy
     from clew.models.tokenizer import build_tokenizer
     from clew.recipes.examples import countdown_of

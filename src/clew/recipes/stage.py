@@ -228,9 +228,7 @@ def resolved(config: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("out", "resume", "overwrite", "json")}
 
 
-def run_alone(
-    name: str, train: Callable[[Stage], None], *, config: Any, policy: LocalPolicy, steps: float
-) -> int:
+def run_alone(name: str, train: Callable[[Stage], None], *, config: Any, policy: LocalPolicy, steps: float) -> int:
     """Run one training stage as a run of its own: train, save, evaluate, report; print where the results are."""
     from clew.data.run import RunDirectory
     from clew.report.html import write_report

@@ -218,7 +218,7 @@ def _draw(task: Countdown, rng: random.Random) -> Question | None:
 
 
 def _random_result(values: list[int], rng: random.Random, *, negative: bool) -> int | None:
-    """The result of random exact operations on all of `values`; None if one was not exact, or below 0 without `negative`."""
+    """The result of random exact operations on all of `values`; None if one is not exact, or below 0 unasked."""
     while len(values) > 1:
         a = values.pop(rng.randrange(len(values)))
         b = values.pop(rng.randrange(len(values)))
