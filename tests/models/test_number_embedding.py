@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from clew.core.errors import InvalidValue
 from clew.models.architecture import EMBEDDING_SCALE, SmallQwen3, build_model
 from clew.models.number_embedding import LOG_PERIODS, PERIODS, number_features, place_number_features
 from clew.models.tokenizer import build_tokenizer
@@ -44,7 +45,7 @@ def test_placing_keeps_distances_and_touches_no_other_row() -> None:
 
 
 def test_a_width_too_small_for_the_features_is_refused() -> None:
-    with pytest.raises(ValueError, match="width 16"):
+    with pytest.raises(InvalidValue, match="model width is 16"):
         place_number_features(torch.zeros(130, 16), list(range(100)), 0.1)
 
 

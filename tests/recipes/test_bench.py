@@ -19,6 +19,9 @@ from clew.recipes.bench import table
 
 SIZE = SmallQwen3(width=48, layers=2, heads=4, kv_heads=2, head_width=12, ffn_width=64, context=128)
 
+# Seconds on a quiet machine; a busy one is no reason to fail.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

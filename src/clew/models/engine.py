@@ -8,7 +8,9 @@ of them write the same cache column in the same step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 KEEP_FINISHED = 0.85
 """Rows are copied together when fewer than this share of them is still being written: copying has its price too."""
+
+
+ROWS_WORTH_A_THREAD = 32
+"""Fewer rows are not worth a thread of their own."""
 
 
 class Sampled(NamedTuple):
@@ -90,7 +96,6 @@ class RolloutEngine:
         self._unembedding = _folded(core.norm.weight, self._model.lm_head.weight)
         self._layers = [_fuse(layer, *self._rotary, self._heads, self._kv_heads) for layer in core.layers]
 
-    @torch.inference_mode()
     def sample(self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling) -> list[Sampled]:
         """Continue each of `contexts` (token ids, not empty) once with its seed; answers in the same order."""
         if not all(contexts):
@@ -106,9 +111,30 @@ class RolloutEngine:
         results: list[Sampled] = []
         for start in range(0, len(contexts), self.max_rows):
             rows = slice(start, start + self.max_rows)
-            results += self._sample_batch(contexts[rows], seeds[rows], sampling)
+            results += self._sample_side_by_side(contexts[rows], seeds[rows], sampling)
         return results
 
+    def _sample_side_by_side(
+        self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Sampled]:
+        """Divide the rows among as many threads as torch may use, each of which computes alone.
+
+        The operations of a decoding step are too small to be worth dividing one by one. A sample does not depend on
+        its place, so neither do the answers.
+        """
+        threads = torch.get_num_threads()
+        edges = _edges(contexts, threads)
+        if len(edges) == 2:
+            return self._sample_batch(contexts, seeds, sampling)
+        shards = [slice(start, stop) for start, stop in pairwise(edges)]
+        try:
+            with ThreadPoolExecutor(len(shards), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                parts = pool.map(lambda rows: self._sample_batch(contexts[rows], seeds[rows], sampling), shards)
+                return [sample for part in parts for sample in part]
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
     def _sample_batch(
         self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Sampled]:
@@ -236,6 +262,18 @@ def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads
         gate_up=_folded(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
         down=mlp.down_proj.weight.detach().t().contiguous(),
     )
+
+
+def _edges(contexts: Sequence[tuple[int, ...]], parts: int) -> list[int]:
+    """Where to cut the rows into about equal parts without parting neighbours that share a context."""
+    edges = [0]
+    for part in range(1, parts):
+        edge = len(contexts) * part // parts
+        while 0 < edge < len(contexts) and contexts[edge] == contexts[edge - 1]:
+            edge += 1
+        if edge - edges[-1] >= ROWS_WORTH_A_THREAD and len(contexts) - edge >= ROWS_WORTH_A_THREAD:
+            edges.append(edge)
+    return [*edges, len(contexts)]
 
 
 def _collect(contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, is_stop: Tensor) -> list[Sampled]:

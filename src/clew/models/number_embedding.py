@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from clew.core.errors import InvalidValue
+
 PERIODS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0, 256.0, 512.0)
 """Of n: small ones tell neighbours apart and carry divisibility, large ones carry size."""
 LOG_PERIODS = (0.15, 0.3, 0.6, 1.2, 2.5, 5.5, 11.0)
@@ -35,7 +37,8 @@ def place_number_features(embedding: Tensor, ids: list[int], scale: float) -> No
     features = number_features(len(ids))
     width = embedding.shape[1]
     if features.shape[1] > width:
-        raise ValueError(f"width {width} is less than the {features.shape[1]} number features")
+        accepted = f"at least {features.shape[1]}, the number features that number tokens start from"
+        raise InvalidValue("model width", width, accepted, "choose a wider model")
     basis = torch.linalg.qr(torch.randn(width, features.shape[1])).Q
     rows = features @ basis.T * math.sqrt(width / features.shape[1])
     embedding[ids] = rows * scale

@@ -39,15 +39,15 @@ clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.s
 class PolicyGradient:
     """Settings of reinforcement learning."""
 
-    steps: int = 120
+    steps: int = 60
     """Updates."""
     problems: int = 32
     """Problems an update, each a group."""
     group_size: int = 8
     """Samples a problem."""
-    lr_matrix: float = 0.006
+    lr_matrix: float = 0.004
     """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 1.2e-3
+    lr_other: float = 8e-4
     """Learning rate of embeddings and norms (AdamW)."""
     clip_low: float = 0.2
     """How far a token's probability ratio may fall before it stops counting."""

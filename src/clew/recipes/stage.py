@@ -123,7 +123,7 @@ class Evaluation:
     """Held-out problems."""
     samples: int = 4
     """Samples a problem after each stage."""
-    search_samples: int = 64
+    search_samples: int = 32
     """Samples a problem for the test-time search at the end."""
     temperature: float = 1.0
     """Sampling temperature."""
@@ -231,11 +231,13 @@ def resolved(config: Any) -> dict[str, Any]:
 def run_alone(name: str, train: Callable[[Stage], None], *, config: Any, policy: LocalPolicy, steps: float) -> int:
     """Run one training stage as a run of its own: train, save, evaluate, report; print where the results are."""
     from clew.data.run import RunDirectory
+    from clew.models.allocator import keep_freed_memory
     from clew.report.html import write_report
     from clew.report.table import stage_table
     from clew.tasks import make_task
 
     started = time.perf_counter()
+    keep_freed_memory()
     check_settings(config.settings)
     task = make_task(config.task)
     settings = Evaluation()
