@@ -148,6 +148,7 @@ def spy_on_decode(engine: RolloutEngine, monkeypatch: pytest.MonkeyPatch) -> lis
 
 
 def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clew.models.engine.ROWS_WORTH_A_THREAD", 1000)
     engine = RolloutEngine(model, stop_ids=STOPS)
     rows = spy_on_decode(engine, monkeypatch)
     lengths = [len(s.tokens) for s in engine.sample(MIXED * 20, range(120), Sampling(max_tokens=40))]
@@ -155,6 +156,31 @@ def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPat
     for step, count in enumerate(rows, start=1):
         needed = sum(length > step for length in lengths)
         assert needed <= count <= needed / 0.8 + 1
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_side_by_side_in_threads_are_the_same_samples(
+    model: Any, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    engine = RolloutEngine(model, stop_ids=STOPS)
+    contexts, before = sorted(MIXED * 20), torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = engine.sample(contexts, range(120), Sampling(max_tokens=40))
+    monkeypatch.setattr("clew.models.engine.ROWS_WORTH_A_THREAD", 8)
+    torch.set_num_threads(threads)
+    try:
+        together = engine.sample(contexts, range(120), Sampling(max_tokens=40))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        assert (one.tokens, one.stopped, one.read, one.cached) == (
+            other.tokens,
+            other.stopped,
+            other.read,
+            other.cached,
+        )
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_decoding_ends_when_every_row_has_finished(

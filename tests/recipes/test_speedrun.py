@@ -279,7 +279,9 @@ def test_divergence_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     assert_three_parts(done.err)
     assert str(run / "checkpoints" / "pretrain") in done.err
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["pretrain"]
-    assert len(RunDirectory(run).metrics("sft")) == 2
+    logged = RunDirectory(run).metrics("sft")
+    assert 1 <= len(logged) <= 2
+    assert all(isinstance(row["loss"], float) for row in logged)
     load_policy(run)
 
 
