@@ -171,10 +171,11 @@ def rates(groups: Sequence[Group], task: Task, ks: Sequence[int]) -> dict[str, A
     for pair, times in found.pop("transitions").items():
         first, _, second = pair.partition(" > ")
         transitions.setdefault(first, {})[second] = times
+    reasons, behaviours = found.pop("reasons"), found.pop("behaviours")
     return {
         **found,
-        "verdict_reasons": found.pop("reasons"),
-        "behaviours": {name: times / responses for name, times in found.pop("behaviours").items()},
+        "verdict_reasons": reasons,
+        "behaviours": {name: times / responses for name, times in behaviours.items()},
         "transitions": transitions,
     }
 
