@@ -204,8 +204,13 @@ def test_summary_is_json_with_intervals_everywhere():
     assert list(rates["pass_at_k"]) == ["1", "2"]
 
 
+ALL_AT_ONCE = [contender for contender in curve.CONTENDERS if contender.strategy != "first-right"]
+
+
 def test_curve_equals_brute_force_on_the_same_samples():
-    rows = curve.search_curve(policy(), ToyTask(), PROBLEMS, max_n=6, sampling=SAMPLING, seed=2)
+    rows = curve.search_curve(
+        policy(), ToyTask(), PROBLEMS, max_n=6, sampling=SAMPLING, seed=2, contenders=ALL_AT_ONCE
+    )
     groups = sample_groups(policy(), ToyTask(), PROBLEMS, n=6, sampling=SAMPLING, seed=2)
     by_row = {(r["strategy"], r["guidance"], r["n"]): r for r in rows}
     assert len(by_row) == len(rows) == 12
@@ -250,7 +255,9 @@ def test_curve_samples_once_and_does_not_depend_on_batches(monkeypatch):
 
     def run():
         scripted = ScriptedPolicy(counted, logprob=lambda prompt, token: -1.0 - prompt.seed % 101 / 100)
-        rows = curve.search_curve(scripted, ToyTask(), PROBLEMS, max_n=8, sampling=SAMPLING)
+        rows = curve.search_curve(
+            scripted, ToyTask(), PROBLEMS, max_n=8, sampling=SAMPLING, contenders=ALL_AT_ONCE
+        )
         return [{**row, "cost": {k: v for k, v in row["cost"].items() if k != "seconds"}} for row in rows]
 
     whole = run()
@@ -259,13 +266,39 @@ def test_curve_samples_once_and_does_not_depend_on_batches(monkeypatch):
     assert run() == whole
 
 
+def test_what_stops_when_it_is_right_reaches_further_for_less():
+    seeds = []
+    scripted = ScriptedPolicy(lambda prompt, sampling: seeds.append(prompt.seed) or script(prompt, sampling))
+    only = [Contender("best-of-n", "verifier"), Contender("first-right", "verifier", reach=2)]
+    rows = curve.search_curve(scripted, ToyTask(), PROBLEMS, max_n=4, sampling=SAMPLING, seed=2, contenders=only)
+    by_row = {(r["strategy"], r["n"]): r for r in rows}
+    assert {n for name, n in by_row if name == "first-right"} == {1, 2, 4, 8}
+    for n in (1, 2, 4):
+        best, first = by_row["best-of-n", n], by_row["first-right", n]
+        assert first["accuracy"] == best["accuracy"]
+        assert first["cost"]["tokens_sampled"] <= best["cost"]["tokens_sampled"]
+    assert by_row["first-right", 4]["cost"]["model_calls"] < 4
+    groups = sample_groups(policy(), ToyTask(), PROBLEMS, n=8, sampling=SAMPLING, seed=2)
+    right = [[t.verdict.right for t in group.trajectories] for group in groups]
+    assert by_row["first-right", 8]["accuracy"] == wilson(sum(map(any, right)), 30).as_dict()
+    # Only what the first four left unsolved is sampled any further.
+    assert len(seeds) == len(set(seeds)) == 30 * 4 + 4 * sum(not any(row[:4]) for row in right)
+
+
 def test_curve_reuses_the_pool_of_the_evaluation():
     pool = PooledPolicy(policy())
     sample_groups(pool, ToyTask(), PROBLEMS, n=8, sampling=SAMPLING, seed=1)
     tokens = pool.tokens_sampled
     reports = []
     curve.search_curve(
-        pool, ToyTask(), PROBLEMS, max_n=8, sampling=SAMPLING, seed=1, on_batch=lambda *r: reports.append(r)
+        pool,
+        ToyTask(),
+        PROBLEMS,
+        max_n=8,
+        sampling=SAMPLING,
+        seed=1,
+        contenders=ALL_AT_ONCE,
+        on_batch=lambda *r: reports.append(r),
     )
     assert pool.tokens_sampled == tokens
     assert reports == [(0, 30, 30)]

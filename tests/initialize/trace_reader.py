@@ -132,7 +132,7 @@ class Reader:
         result = self.take()
         assert OPERATIONS[op](Fraction(a), Fraction(b)) == int(result)
         untouched = without(without(pool, int(a)), int(b))
-        if untouched:
+        if len(untouched) > 1:
             assert self.left() == untouched
         else:
             assert self.peek() != "left"

@@ -175,3 +175,16 @@ def test_schedule_rises_holds_and_falls(total: int, warmup: int, decay: int) -> 
     assert values[:warmup] == pytest.approx([(i + 1) / warmup for i in range(warmup)])
     assert values[total - decay :] == pytest.approx([(decay - i) / decay for i in range(decay)])
     assert warmup_stable_decay(total, total=total, warmup=warmup, decay=decay) == 0.0
+
+
+def test_only_what_is_to_be_learnt_carries_loss():
+    example = Example(prompt_ids=(1, 2), response_ids=(3, 4, 5), learnt=(False, True, False))
+    batch = pad([example, Example(prompt_ids=(1,), response_ids=(2, 3))])
+    assert batch.targets[0].tolist() == [2, 3, 4, 5]
+    assert batch.target_mask.tolist() == [[False, False, True, False], [True, True, False, False]]
+    assert example.num_learnt == 1
+
+
+def test_flags_for_another_number_of_tokens_are_refused():
+    with pytest.raises(InvalidValue, match="learnt"):
+        pad([Example(prompt_ids=(1,), response_ids=(2, 3), learnt=(True,))])

@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
+from clew.core.cost import Budget
 from clew.core.errors import InvalidValue, UnknownName
 from clew.core.protocols import Prompt
 from clew.core.types import Completion, FinishReason, Sampling, State
 from clew.search import (
     BestOfN,
+    FirstRight,
     MajorityVote,
     MeanLogProb,
     PooledPolicy,
@@ -109,6 +111,29 @@ def test_more_samples_never_hurt_with_an_exact_verifier(toy):
     assert len(solved_before) > 3
 
 
+@pytest.mark.parametrize("n", [1, 3, 8, 32])
+def test_first_right_is_best_of_n_that_stops_when_it_can(n, toy):
+    policy, task = toy.policy(), toy.Task()
+    stopped = 0
+    for best, first in zip(search(BestOfN(n=n), toy, policy), search(FirstRight(n=n), toy, policy), strict=True):
+        assert first.result.chosen == best.result.chosen
+        taken = len(first.result.candidates)
+        assert [c.state for c in first.result.candidates] == [c.state for c in best.result.candidates[:taken]]
+        right = [task.verify(c.state.problem, policy.text(c.state)).right for c in best.result.candidates]
+        # In waves of 1, 1, 2, 4, ...: it stops at the first power of two that holds a right solution.
+        enough = right.index(True) + 1 if any(right) else n
+        assert taken == min(n, 1 << (enough - 1).bit_length())
+        assert first.cost.verifier_calls == first.cost.model_calls == taken
+        stopped += taken < n
+    assert stopped > 0 or n == 1
+
+
+def test_first_right_within_a_budget_answers_with_what_it_has(toy):
+    for outcome in search(FirstRight(n=64), toy, budget=Budget(calls=4)):
+        assert outcome.cost.model_calls <= 4
+        assert outcome.result.chosen is not None
+
+
 def test_strategies_draw_from_one_pool_and_pay_alike(toy):
     counting = toy.Counting(toy.policy())
     pool = PooledPolicy(counting)
@@ -147,6 +172,7 @@ def test_names():
     sampling = Sampling(temperature=0.7)
     assert make_strategy("best-of-n", 4, sampling=sampling) == BestOfN(n=4, sampling=sampling)
     assert make_strategy("best-of-n", 4, guidance="mean-logprob") == BestOfN(n=4, guide="scorer")
+    assert make_strategy("first-right", 4, sampling=sampling) == FirstRight(n=4, sampling=sampling)
     assert make_strategy("majority-vote", 8, per_request=2) == MajorityVote(n=8, per_request=2)
     assert make_scorer(None) is None
     assert make_scorer("verifier") is None
@@ -172,6 +198,8 @@ def test_unknown_names_name_the_nearest(call, nearest):
     "call",
     [
         lambda: BestOfN(n=0),
+        lambda: FirstRight(n=0),
+        lambda: make_strategy("first-right", 2, guidance="mean-logprob"),
         lambda: MajorityVote(n=-1),
         lambda: BestOfN(n=2, per_request=0),
         lambda: make_strategy("majority-vote", 2, guidance="verifier"),

@@ -22,10 +22,13 @@ class Contender:
 
     strategy: str
     guidance: str | None = None
+    reach: int = 1
+    """Its largest n as a multiple of the others': more than 1 for a strategy that rarely needs all of its samples."""
 
 
 CONTENDERS = (
     Contender("best-of-n", "verifier"),
+    Contender("first-right", "verifier", reach=2),
     Contender("best-of-n", "mean-logprob"),
     Contender("majority-vote"),
 )
@@ -42,7 +45,7 @@ def search_curve(  # noqa: PLR0913  what to run and how to draw, all but three b
     contenders: Sequence[Contender] = CONTENDERS,
     on_batch: OnBatch | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each contender at n = 1, 2, 4, ..., `max_n` samples a problem.
+    """One row for each contender at n = 1, 2, 4, ..., `max_n` samples a problem, times its reach.
 
     A row has `strategy`, `guidance`, `n`, `accuracy` (`{mean, low, high, n}`), `cost` (mean a problem, fields of
     `Cost` and `tokens`) and `num_unscored`. Every problem is sampled `max_n` times once; each n uses the first n of
@@ -52,7 +55,7 @@ def search_curve(  # noqa: PLR0913  what to run and how to draw, all but three b
     """
     pool = policy if isinstance(policy, PooledPolicy) else PooledPolicy(policy)
     judge = MemoJudge(task)
-    tallies = {(contender, n): _Tally() for contender in contenders for n in _doublings(max_n)}
+    tallies = {(contender, n): _Tally() for contender in contenders for n in _doublings(max_n * contender.reach)}
     done = 0
     for chunk in chunks(problems, max_n):
         before = pool.tokens_sampled

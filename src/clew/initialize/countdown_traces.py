@@ -1,44 +1,48 @@
 """Countdown solutions that show the six behaviours, written as a person might think aloud, in few words.
 
-    have 9 7 5 3 try 7 + 5 = 12 left 9 3 try 12 - 9 = 3 left 3 no or 9 / 3 = 3 left 12 no
-    back try 9 - 7 = 2 left 5 3 try 5 * 3 = 15 left 2 try 15 * 2 = 30 yes answer ( 5 * 3 ) * ( 9 - 7 )
+    have 9 7 5 3 try 9 + 7 = 16 left 5 3 try 16 + 5 = 21 no or 5 * 3 = 15 try 16 + 15 = 31 no
+    back try 9 - 7 = 2 left 5 3 try 5 * 3 = 15 try 15 * 2 = 30 yes answer ( 5 * 3 ) * ( 9 - 7 )
 
 `have` analyses, `plan` works backwards from the target, `try` carries out, `or` proposes another step,
 `no` and `yes` evaluate, `back` corrects by returning to the start. Mistakes are part of a trace only
 when they are seen and corrected in it.
+
+Steps are tried in one fixed order, so that a thinker need only remember the last one not to try any twice; what
+leads nowhere is often passed over unseen. It is the depth-first search of Stream of Search (arXiv 2404.03683).
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from clew.core.errors import InvalidValue
 from clew.initialize.countdown_words import Expressions, applied, atoms, move_words, plan_words, planned
-from clew.initialize.countdown_world import Move, Numbers, Plan, choices, moves, plans, reachable
+from clew.initialize.countdown_world import Move, Numbers, Plan, choices, distinct_moves, moves, plans, reachable
 from clew.initialize.vocabulary import LARGEST_NUMBER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStyle:
-    """How a demonstrator of middling skill thinks: how often it errs and how long it stays with an idea."""
+    """How a demonstrator of middling skill thinks: how much it foresees and how long it stays with an idea."""
 
-    good_start: float = 0.8
-    """Probability that the first step of an idea can still lead to the target."""
-    good_step: float = 0.8
-    """Probability of taking a good second step where there is one."""
+    sight: float = 0.75
+    """Probability that a first step which leads nowhere is passed over unseen."""
+    second_sight: float = 0.25
+    """The same of a second step."""
     plan: float = 0.15
-    """Probability that an idea works backwards from the target."""
-    patience: int = 3
-    """Most second steps tried before going back."""
+    """Probability that the first idea works backwards from the target."""
+    patience: int = 9
+    """Most second steps that fail before going back."""
     compute_last: float = 0.5
     """Probability of computing the last step that comes closest instead of seeing at once that none hits the target."""
-    max_words: int = 80
-    """Past this length the demonstrator leaves an idea that fails, and errs no more."""
+    max_words: int = 120
+    """Past this length the demonstrator errs no more."""
 
     def __post_init__(self) -> None:
-        for name in ("good_start", "good_step", "plan", "compute_last"):
+        for name in ("sight", "second_sight", "plan", "compute_last"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InvalidValue(f"style {name}", getattr(self, name), "a probability from 0 to 1", "change it")
         if self.patience < 1:
@@ -53,7 +57,8 @@ class _Idea(NamedTuple):
     want: int
     expressions: Expressions
     plan: Plan | None
-    first: Move | Plan
+    first: Move | None
+    """The step that was taken, unless this is a plan."""
 
 
 def solution_words(numbers: list[int], target: int, rng: random.Random) -> list[str]:
@@ -73,59 +78,72 @@ def thinking_words(numbers: list[int], target: int, rng: random.Random, style: T
     """
     start = _start(numbers, target)
     words = ["have", *map(str, start)]
-    failed: set[Move | Plan] = set()
-    while True:
-        careful = len(words) > style.max_words
-        idea = _first_step(start, target, rng, style, careful=careful, failed=failed)
-        failed.add(idea.first)
+    for idea in _ideas(start, target, rng, style, words):
         words += idea.words
-        solved = _second_steps(idea, rng, style, careful=careful, words=words)
+        solved = _second_steps(idea, rng, style, words)
         if solved is not None:
             return [*words, "answer", *solved.split(" ")]
         words.append("back")
+    raise AssertionError("a target within reach has a first step that leads to it")
 
 
-def _first_step(
-    start: Numbers, target: int, rng: random.Random, style: TraceStyle, *, careful: bool, failed: set[Move | Plan]
-) -> _Idea:
-    """An idea that has not `failed` yet, as long as there is one."""
-    good = careful or rng.random() < style.good_start
-    if not careful and rng.random() < style.plan:
-        options = [p for p in plans(start, target) if (p.need in reachable(p.left)) == good and p not in failed]
-        if options:
-            plan = rng.choice(options)
-            return _Idea(plan_words(target, plan), plan.left, plan.need, atoms(plan.left), plan, plan)
-    split = choices(start, target)
-    fresh = [m for m in (split.good if good else split.bad) if m not in failed]
-    move = rng.choice(fresh or split.good)
-    return _Idea(move_words("try", move), move.left, target, applied(atoms(start), move), None, move)
+def _ideas(
+    start: Numbers, target: int, rng: random.Random, style: TraceStyle, words: Sequence[str]
+) -> Iterator[_Idea]:
+    """Perhaps a plan, then first steps in their order; `words` grow while the ideas are followed."""
+    options = plans(start, target) if rng.random() < style.plan else ()
+    good = [plan for plan in options if plan.need in reachable(plan.left)]
+    if _passes_over(rng, style.sight, style, words):
+        options = tuple(good)
+    if options:
+        plan = rng.choice(options)
+        yield _Idea(plan_words(target, plan), plan.left, plan.need, atoms(plan.left), plan, None)
+    for move in distinct_moves(start):
+        if target in reachable(move.left) or not _passes_over(rng, style.sight, style, words):
+            yield _Idea(move_words("try", move), move.left, target, applied(atoms(start), move), None, move)
 
 
-def _second_steps(idea: _Idea, rng: random.Random, style: TraceStyle, *, careful: bool, words: list[str]) -> str | None:
+def _passes_over(rng: random.Random, sight: float, style: TraceStyle, words: Sequence[str]) -> bool:
+    return len(words) > style.max_words or rng.random() < sight
+
+
+def _second_steps(idea: _Idea, rng: random.Random, style: TraceStyle, words: list[str]) -> str | None:
     """Try second steps, writing them to `words`; the expression if one of them succeeds."""
     if len(idea.left) == 1:
         made = idea.left[0] == idea.want
         words.append("yes" if made else "no")
         return _completed(idea, idea.expressions[idea.want][0]) if made else None
-    split = choices(idea.left, idea.want)
-    bad = list(split.bad)
-    rng.shuffle(bad)
-    for attempt in range(rng.randint(1, style.patience)):
-        careful = careful or len(words) > style.max_words
-        cue = "or" if attempt else "try"
-        if split.good and (careful or not bad or rng.random() < style.good_step):
-            move = rng.choice(split.good)
+    tried = 0
+    for move in _worth_trying(idea):
+        cue = "or" if tried else "try"
+        if idea.want in reachable(move.left):
             derived = _derive(move.left, idea.want, applied(idea.expressions, move), rng)
             words += [*move_words(cue, move), *derived.words, "yes"]
             return _completed(idea, derived.expression)
-        if not bad or (careful and attempt):
-            return None
-        move = bad.pop()
-        words += move_words(cue, move)
-        if rng.random() < style.compute_last and moves(move.left):
-            words += move_words("try", min(moves(move.left), key=lambda last: abs(last.result - idea.want)))
+        if tried < style.patience and not _passes_over(rng, style.second_sight, style, words):
+            words += move_words(cue, move)
+            if rng.random() < style.compute_last and moves(move.left):
+                words += move_words("try", min(moves(move.left), key=lambda last: abs(last.result - idea.want)))
+            words.append("no")
+            tried += 1
+    if not tried:
         words.append("no")
     return None
+
+
+def _worth_trying(idea: _Idea) -> Sequence[Move]:
+    """Second steps in their order, without those that an earlier first step has seen to lead nowhere.
+
+    First 9 - 7, then 5 * 3 comes to the same as first 5 * 3, then 9 - 7: it was examined where 9 - 7 came first.
+    """
+    steps = distinct_moves(idea.left)
+    if idea.first is None:
+        return steps
+    pair, result = (idea.first.a, idea.first.b), idea.first.result
+    new = [step for step in steps if result in (step.a, step.b) or (step.a, step.b) <= pair]
+    reached = [step for step in steps if idea.want in reachable(step.left)]
+    # Equal numbers can make the order ambiguous; a way to the target is never given up for it.
+    return new if not reached or any(step in new for step in reached) else steps
 
 
 class _Derived(NamedTuple):

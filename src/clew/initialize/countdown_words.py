@@ -9,7 +9,7 @@ Expressions = dict[int, list[str]]
 
 
 def move_words(cue: str, move: Move) -> list[str]:
-    """The step, and what it leaves untouched, if anything.
+    """The step, and what it leaves untouched if that is more than one number: a single one is easily kept in mind.
 
     >>> " ".join(move_words("try", Move(5, "*", 3, 15, (15, 9, 7))))
     'try 5 * 3 = 15 left 9 7'
@@ -17,7 +17,7 @@ def move_words(cue: str, move: Move) -> list[str]:
     untouched = list(move.left)
     untouched.remove(move.result)
     words = [cue, str(move.a), move.op, str(move.b), "=", str(move.result)]
-    return [*words, "left", *map(str, untouched)] if untouched else words
+    return [*words, "left", *map(str, untouched)] if len(untouched) > 1 else words
 
 
 def plan_words(target: int, plan: Plan) -> list[str]:

@@ -46,6 +46,15 @@ def moves(numbers: Numbers) -> tuple[Move, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1 << 16)
+def distinct_moves(numbers: Numbers) -> tuple[Move, ...]:
+    """The first of `moves` for each different rest: of 5 + 0 and 5 - 0, say, the sum."""
+    found: dict[Numbers, Move] = {}
+    for move in moves(numbers):
+        found.setdefault(move.left, move)
+    return tuple(found.values())
+
+
 @lru_cache(maxsize=1 << 17)
 def reachable(numbers: Numbers) -> frozenset[int]:
     """Every value that the moves can make of all of `numbers`."""

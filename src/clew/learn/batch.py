@@ -24,6 +24,13 @@ class Example:
     logprobs: Sequence[float] | None = None
     """Of the response's tokens under the policy that sampled them; None where no ratio is needed."""
     advantage: float = 1.0
+    learnt: Sequence[bool] | None = None
+    """Which of the response's tokens carry loss; None for all of them."""
+
+    @property
+    def num_learnt(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.response_ids) if self.learnt is None else sum(self.learnt)
 
     @property
     def length(self) -> int:
@@ -42,7 +49,7 @@ class PaddedBatch:
     targets: Tensor
     """[batch, time] long: the token after each position."""
     target_mask: Tensor
-    """[batch, time] bool: the target is a response token; the loss counts only these."""
+    """[batch, time] bool: the target is a response token that carries loss."""
     old_logprobs: Tensor
     """[batch, time] float: of the targets under the sampling policy; 0 outside `target_mask`."""
     advantages: Tensor
@@ -70,7 +77,7 @@ def pad(examples: Sequence[Example], *, pad_id: int = 0, dtype: torch.dtype = to
         input_ids[row, : example.length] = ids[:-1]
         targets[row, : example.length] = ids[1:]
         attention_mask[row, : example.length] = True
-        target_mask[row, response] = True
+        target_mask[row, response] = True if example.learnt is None else torch.tensor(example.learnt)
         if example.logprobs is not None:
             old_logprobs[row, response] = torch.tensor(example.logprobs, dtype=dtype)
     return PaddedBatch(
@@ -120,3 +127,6 @@ def _check(example: Example) -> None:
     if example.logprobs is not None and len(example.logprobs) != len(example.response_ids):
         given = f"{len(example.logprobs)} for {len(example.response_ids)} tokens"
         raise InvalidValue("logprobs", given, "one log-prob a response token, or none", "pass those that were sampled")
+    if example.learnt is not None and len(example.learnt) != len(example.response_ids):
+        given = f"{len(example.learnt)} for {len(example.response_ids)} tokens"
+        raise InvalidValue("learnt", given, "one flag a response token, or none", "flag every token")

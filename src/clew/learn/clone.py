@@ -41,7 +41,7 @@ def clone(  # noqa: PLR0913  an update and its limits, by name
 
     The prompt carries no loss. Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
     """
-    tokens = sum(len(example.response_ids) for example in examples)
+    tokens = sum(example.num_learnt for example in examples)
     loss = 0.0
     for rows in micro_batches([example.length for example in examples], tokens_per_pass):
         batch = pad([examples[row] for row in rows])

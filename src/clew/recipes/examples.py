@@ -10,11 +10,11 @@ from clew.core.errors import InvalidValue
 from clew.core.task import split_of
 from clew.core.types import Group, Problem, Trajectory
 from clew.initialize.chat import render_problem
-from clew.initialize.countdown_corpus import document
+from clew.initialize.countdown_corpus import Passage, document
 from clew.initialize.countdown_traces import solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
 from clew.initialize.vocabulary import LARGEST_NUMBER, TEXT
-from clew.tasks.countdown import Countdown
+from clew.tasks.countdown import Countdown, Question
 
 if TYPE_CHECKING:
     from clew.learn.batch import Example
@@ -46,18 +46,31 @@ def wider_problem(world: Countdown, rng: random.Random) -> Problem:
     while True:
         numbers = [rng.randint(world.low, min(world.high + 3, LARGEST_NUMBER)) for _ in range(world.count)]
         target = rng.choice(sorted(reachable(tuple(sorted(numbers, reverse=True)))))
-        problem = world.problem({"numbers": numbers, "target": target})
-        if target and split_of(problem.id) == "train":
-            return problem
+        if target and is_training(numbers, target):
+            return world.problem({"numbers": numbers, "target": target})
 
 
 def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, rows: int, words: int) -> list[Example]:
-    """`rows` documents of `words` words about the task's world."""
+    """`rows` documents of `words` words about the task's world; what a passage is given carries no loss."""
+    return [
+        _cut(policy, document(rng, task.count, task.low, task.high, words, seen=is_training), words)
+        for _ in range(rows)
+    ]
+
+
+def is_training(numbers: Sequence[int], target: int) -> bool:
+    """Whether the problem belongs to the training split, which derives from the problem alone."""
+    return split_of(Question(tuple(sorted(numbers)), target).id) == "train"
+
+
+def _cut(policy: LocalPolicy, passages: Sequence[Passage], words: int) -> Example:
+    """The first `words` words of `passages` as one example."""
     from clew.learn.batch import Example
 
+    text = [word for passage in passages for part in passage for word in part][:words]
+    learnt = [flag for given, wanted in passages for flag in (*[False] * len(given), *[True] * len(wanted))][:words]
     start = policy.codec.tokenizer.convert_tokens_to_ids(TEXT)
-    texts = [document(rng, task.count, task.low, task.high, words)[:words] for _ in range(rows)]
-    return [Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text))) for text in texts]
+    return Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text)), learnt=learnt)
 
 
 def demonstration_batch(

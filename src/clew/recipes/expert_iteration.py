@@ -1,4 +1,8 @@
-"""Expert iteration, one round: search, keep the verified solutions, clone them (roadmap section 6.1.2; equation 7)."""
+"""Expert iteration: search, keep the verified solutions, clone them, search with the better policy, and so on.
+
+Roadmap section 6.1.2, equation 7; arXiv 1705.08439. Of a problem's solutions the shortest is kept: thinking that
+wastes the least.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clew.core.task import Task
-    from clew.core.types import Problem
+    from clew.core.types import Group, Problem
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
 
@@ -26,22 +30,24 @@ clew distill --checkpoint runs/sft --out runs/distilled --settings.problems 4000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertIteration:
-    """Settings of one round."""
+    """Settings of expert iteration."""
 
+    rounds: int = 3
+    """Each searches with the policy that the one before taught."""
     problems: int = 1024
-    """Training problems searched."""
+    """Training problems searched a round."""
     samples: int = 4
     """Best-of-N with the verifier: N."""
     rows: int = 32
     """Solutions an update."""
     epochs: int = 1
     """Passes over the solutions kept."""
-    lr_matrix: float = 0.005
+    lr_matrix: float = 0.01
     """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 1e-3
+    lr_other: float = 2e-3
     """Learning rate of embeddings and norms (AdamW)."""
-    max_tokens: int = 144
-    """Most tokens of a solution."""
+    max_tokens: int = 160
+    """Most tokens of a solution: the shorter, the more concise are the solutions that count."""
 
 
 def expert_iteration(
@@ -54,51 +60,78 @@ def expert_iteration(
     stage: Stage,
 ) -> None:
     """Train `policy`'s model in place on the shortest verified solution of each problem that the search solved."""
+    rng = random.Random(derive_seed(seed, "expert_iteration"))
+    problems = list(problems)
+    updates = 0
+    for number in range(settings.rounds):
+        drawn = rng.sample(problems, min(settings.problems, len(problems)))
+        groups = searched(
+            settings, drawn, policy, task, seed=derive_seed(seed, "expert_iteration", number), stage=stage
+        )
+        updates += clone_shortest(settings, groups, policy, rng, stage=stage, updates=updates)
+        policy.refresh()
+    stage.keep(groups)
+
+
+def searched(
+    settings: ExpertIteration, problems: Sequence[Problem], policy: LocalPolicy, task: Task, *, seed: int, stage: Stage
+) -> list[Group]:
+    """Search every problem: its samples, judged."""
     from clew.evaluate import sample_groups
+
+    return sample_groups(
+        policy,
+        task,
+        problems,
+        n=settings.samples,
+        sampling=Sampling(max_tokens=settings.max_tokens),
+        seed=seed,
+        stage=stage.name,
+        on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
+    )
+
+
+def clone_shortest(  # noqa: PLR0913  what to learn, who learns it and where to say so
+    settings: ExpertIteration,
+    groups: Sequence[Group],
+    policy: LocalPolicy,
+    rng: random.Random,
+    *,
+    stage: Stage,
+    updates: int,
+) -> int:
+    """Clone the shortest verified solution of each group that has one; how many updates that took after `updates`."""
     from clew.learn.clone import clone
     from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
     from clew.recipes.examples import sampled, shortest_right
 
-    rng = random.Random(derive_seed(seed, "expert_iteration"))
-    drawn = rng.sample(list(problems), min(settings.problems, len(problems)))
-    sampling = Sampling(max_tokens=settings.max_tokens)
-    groups = sample_groups(
-        policy,
-        task,
-        drawn,
-        n=settings.samples,
-        sampling=sampling,
-        seed=derive_seed(seed, "expert_iteration", "search"),
-        stage=stage.name,
-        on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
-    )
-    stage.keep(groups)
     expert = [found for group in groups if (found := shortest_right(group))]
+    solved = len(expert) / len(groups)
     steps = max(1, settings.epochs * len(expert) // settings.rows) if expert else 0
-    stage.progress(0, solved=len(expert) / len(groups))
+    stage.progress(0 if steps else 1, solved=solved)
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     order = [t for _ in range(settings.epochs) for t in rng.sample(expert, len(expert))]
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
-        examples = [sampled(policy, trajectory, sampling.mode) for trajectory in chosen]
+        examples = [sampled(policy, trajectory, "think") for trajectory in chosen]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
         update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(
-            step,
+            updates + step,
             increment=1 / steps,
             tokens=update.tokens,
             loss=update.loss,
             grad_norm=update.grad_norm,
             lr=rate,
-            solved=len(expert) / len(groups),
+            solved=solved,
         )
-    policy.refresh()
+    return steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """One round of expert iteration: search training problems, keep the verified solutions, clone them."""
+    """Expert iteration: search training problems, keep the verified solutions, clone them, and again."""
 
     checkpoint: Path
     """Checkpoint or run directory to start from."""
@@ -130,5 +163,5 @@ def main(config: DistillConfig) -> int:
         ),
         config=config,
         policy=policy,
-        steps=1,
+        steps=config.settings.rounds,
     )

@@ -31,13 +31,13 @@ BATCHES_SORTED = 8
 class Sft:
     """Settings of supervised fine-tuning."""
 
-    steps: int = 1000
+    steps: int = 780
     """Updates."""
     rows: int = 32
     """Solutions an update."""
-    direct: float = 0.3
+    direct: float = 0.15
     """Share of solutions without retries; the rest think."""
-    wider: float = 0.7
+    wider: float = 0.2
     """Share of solutions to problems of a wider world: larger numbers and targets, none of them held out."""
     lr_matrix: float = 0.02
     """Learning rate of hidden matrices (Muon)."""

@@ -121,13 +121,13 @@ class Evaluation:
 
     problems: int = 500
     """Held-out problems."""
-    samples: int = 4
+    samples: int = 2
     """Samples a problem after each stage."""
     search_samples: int = 32
     """Samples a problem for the test-time search at the end."""
     temperature: float = 1.0
     """Sampling temperature."""
-    max_tokens: int = 144
+    max_tokens: int = 224
     """Most tokens of a response."""
 
 

@@ -7,15 +7,16 @@ from clew.core.protocols import Scorer
 from clew.core.types import Sampling
 from clew.search.best_of_n import BestOfN
 from clew.search.driver import continue_searches, run_searches
+from clew.search.first_right import FirstRight
 from clew.search.guidance import Guide, MeanLogProb
 from clew.search.majority_vote import MajorityVote
 from clew.search.policies import PooledPolicy, ScriptedPolicy, TabularPolicy
 from clew.search.record import BudgetExhausted, SearchOutcome, SearchRecord, StopReason
 from clew.search.serve import Roles
 
-Strategy = BestOfN | MajorityVote
+Strategy = BestOfN | FirstRight | MajorityVote
 
-STRATEGIES = ("best-of-n", "majority-vote")
+STRATEGIES = ("best-of-n", "first-right", "majority-vote")
 GUIDANCE = ("verifier", "mean-logprob")
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "STRATEGIES",
     "BestOfN",
     "BudgetExhausted",
+    "FirstRight",
     "MajorityVote",
     "MeanLogProb",
     "PooledPolicy",
@@ -56,6 +58,10 @@ def make_strategy(
         case "best-of-n":
             guide: Guide = "verifier" if guidance in (None, "verifier") else "scorer"
             return BestOfN(n=n, sampling=sampling, guide=guide, per_request=per_request)
+        case "first-right":
+            if guidance not in (None, "verifier"):
+                raise InvalidValue("guidance", guidance, "the verifier for first-right", "leave it out, or use best-of-n")
+            return FirstRight(n=n, sampling=sampling)
         case "majority-vote":
             if guidance is not None:
                 raise InvalidValue("guidance", guidance, "none for majority-vote", "leave it out, or use best-of-n")
