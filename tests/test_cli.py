@@ -248,6 +248,21 @@ def test_interrupt_says_what_is_kept_and_how_to_go_on(raising, capsys):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["sft", "--out", "x"], "the same command again with --overwrite"),
+        (["sft", "--overwrite"], "the same command again\n"),
+        (["doctor"], "the same command again\n"),
+        (["speedrun"], "--resume"),
+    ],
+    ids=" ".join,
+)
+def test_after_an_interrupt_the_advice_is_a_command_that_works(arguments, advice, capsys):
+    assert cli._interrupted(arguments) == 130
+    assert advice in capsys.readouterr().err
+
+
 def test_reader_that_goes_away_is_met_with_silence():
     code = "import os; from clew.cli import main; import sys; os.close(0); sys.exit(main(['--help']))"
     read, write = os.pipe()

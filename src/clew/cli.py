@@ -232,14 +232,15 @@ def _complain(error: ClewError) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
-    resumable = bool(arguments) and arguments[0] in VERBS and "--resume" in _quiet_options(arguments[0])
+    options = _quiet_options(arguments[0]) if arguments and arguments[0] in VERBS else []
     print("\nclew: interrupted", file=sys.stderr)
-    if resumable:
+    if "--resume" in options:
         print("  kept: every stage that had finished, with its checkpoint, in the run directory", file=sys.stderr)
         print("  what to do: give the same command with --resume to go on from there", file=sys.stderr)
     else:
         print("  kept: nothing was half-written", file=sys.stderr)
-        print("  what to do: give the same command again", file=sys.stderr)
+        how = " with --overwrite" if "--overwrite" in options and "--overwrite" not in arguments else ""
+        print(f"  what to do: give the same command again{how}", file=sys.stderr)
     return 128 + signal.SIGINT
 
 

@@ -208,9 +208,7 @@ ALL_AT_ONCE = [contender for contender in curve.CONTENDERS if contender.strategy
 
 
 def test_curve_equals_brute_force_on_the_same_samples():
-    rows = curve.search_curve(
-        policy(), ToyTask(), PROBLEMS, max_n=6, sampling=SAMPLING, seed=2, contenders=ALL_AT_ONCE
-    )
+    rows = curve.search_curve(policy(), ToyTask(), PROBLEMS, max_n=6, sampling=SAMPLING, seed=2, contenders=ALL_AT_ONCE)
     groups = sample_groups(policy(), ToyTask(), PROBLEMS, n=6, sampling=SAMPLING, seed=2)
     by_row = {(r["strategy"], r["guidance"], r["n"]): r for r in rows}
     assert len(by_row) == len(rows) == 12
@@ -255,9 +253,7 @@ def test_curve_samples_once_and_does_not_depend_on_batches(monkeypatch):
 
     def run():
         scripted = ScriptedPolicy(counted, logprob=lambda prompt, token: -1.0 - prompt.seed % 101 / 100)
-        rows = curve.search_curve(
-            scripted, ToyTask(), PROBLEMS, max_n=8, sampling=SAMPLING, contenders=ALL_AT_ONCE
-        )
+        rows = curve.search_curve(scripted, ToyTask(), PROBLEMS, max_n=8, sampling=SAMPLING, contenders=ALL_AT_ONCE)
         return [{**row, "cost": {k: v for k, v in row["cost"].items() if k != "seconds"}} for row in rows]
 
     whole = run()

@@ -133,7 +133,10 @@ def computed_in_vain(words):
         ({"sight": 0.0, "second_sight": 0.0, "plan": 0.0}, lambda words, t: t.num_no > 0),
         ({"patience": 1}, lambda words, t: max(map(len, t.attempts)) <= 2),
         ({"compute_last": 0.0, "sight": 0.0, "second_sight": 0.0}, lambda words, t: computed_in_vain(words) == 0),
-        ({"compute_last": 1.0, "sight": 0.0, "second_sight": 0.0, "max_words": 9999}, lambda words, t: computed_in_vain(words) == t.num_no),
+        (
+            {"compute_last": 1.0, "sight": 0.0, "second_sight": 0.0, "max_words": 9999},
+            lambda words, t: computed_in_vain(words) == t.num_no,
+        ),
         ({"max_words": 0}, lambda words, t: t.num_no == 0),
     ],
     ids=str,

@@ -28,7 +28,7 @@ class Contender:
 
 CONTENDERS = (
     Contender("best-of-n", "verifier"),
-    Contender("first-right", "verifier", reach=2),
+    Contender("first-right", "verifier"),
     Contender("best-of-n", "mean-logprob"),
     Contender("majority-vote"),
 )

@@ -24,7 +24,7 @@ Seen = Callable[[Numbers, int], bool]
 """Whether training may see the problem of these numbers and this target."""
 
 
-def document(  # noqa: PLR0913  the world of the task, one number each
+def document(
     rng: random.Random, numbers: int, low: int, high: int, length: int, *, seen: Seen = lambda numbers, target: True
 ) -> list[Passage]:
     """Passages of one kind with at least `length` words; `numbers`, `low` and `high` are those of the task.

@@ -36,9 +36,9 @@ class TraceStyle:
     """Probability that the first idea works backwards from the target."""
     patience: int = 9
     """Most second steps that fail before going back."""
-    compute_last: float = 0.5
+    compute_last: float = 0.25
     """Probability of computing the last step that comes closest instead of seeing at once that none hits the target."""
-    max_words: int = 120
+    max_words: int = 240
     """Past this length the demonstrator errs no more."""
 
     def __post_init__(self) -> None:
@@ -87,9 +87,7 @@ def thinking_words(numbers: list[int], target: int, rng: random.Random, style: T
     raise AssertionError("a target within reach has a first step that leads to it")
 
 
-def _ideas(
-    start: Numbers, target: int, rng: random.Random, style: TraceStyle, words: Sequence[str]
-) -> Iterator[_Idea]:
+def _ideas(start: Numbers, target: int, rng: random.Random, style: TraceStyle, words: Sequence[str]) -> Iterator[_Idea]:
     """Perhaps a plan, then first steps in their order; `words` grow while the ideas are followed."""
     options = plans(start, target) if rng.random() < style.plan else ()
     good = [plan for plan in options if plan.need in reachable(plan.left)]

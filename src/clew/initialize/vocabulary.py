@@ -9,7 +9,7 @@ PAD, END, USER, THINK, DIRECT, TEXT = "<|pad|>", "<|end|>", "<|user|>", "<|think
 SPECIAL = (PAD, END, USER, THINK, DIRECT, TEXT)
 
 PROMPT_WORDS = ("make", "from", "compute", "maze", "go")
-BEHAVIOUR_WORDS = ("have", "want", "plan", "need", "try", "left", "or", "no", "yes", "back", "answer")
+BEHAVIOUR_WORDS = ("have", "plan", "need", "try", "left", "or", "no", "yes", "back", "answer")
 SYMBOLS = ("+", "-", "*", "/", "(", ")", "=", ";", ",", ".", ":", "#", "S", "G", "up", "down", "right")
 """`left` is both a behaviour word (what is left) and a direction."""
 

@@ -91,7 +91,7 @@ def searched(
     )
 
 
-def clone_shortest(  # noqa: PLR0913  what to learn, who learns it and where to say so
+def clone_shortest(
     settings: ExpertIteration,
     groups: Sequence[Group],
     policy: LocalPolicy,

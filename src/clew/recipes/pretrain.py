@@ -25,7 +25,7 @@ clew pretrain --out runs/wide --size.width 192 --settings.steps 400
 class Pretrain:
     """Settings of pre-training."""
 
-    steps: int = 850
+    steps: int = 800
     """Updates."""
     rows: int = 24
     """Documents an update."""

@@ -31,7 +31,7 @@ BATCHES_SORTED = 8
 class Sft:
     """Settings of supervised fine-tuning."""
 
-    steps: int = 780
+    steps: int = 680
     """Updates."""
     rows: int = 32
     """Solutions an update."""

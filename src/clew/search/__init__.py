@@ -60,7 +60,9 @@ def make_strategy(
             return BestOfN(n=n, sampling=sampling, guide=guide, per_request=per_request)
         case "first-right":
             if guidance not in (None, "verifier"):
-                raise InvalidValue("guidance", guidance, "the verifier for first-right", "leave it out, or use best-of-n")
+                raise InvalidValue(
+                    "guidance", guidance, "the verifier for first-right", "leave it out, or use best-of-n"
+                )
             return FirstRight(n=n, sampling=sampling)
         case "majority-vote":
             if guidance is not None:
