@@ -179,13 +179,35 @@ def test_true_rewards_lift_accuracy_and_shuffled_ones_do_not(warm, stage_of, see
 
 def test_expert_iteration_lifts_accuracy(run, warm, stage_of):
     learner = copied(warm)
-    settings = ExpertIteration(problems=len(PROBLEMS), samples=8, rows=16, epochs=8, max_tokens=MAX_TOKENS, **FAST)
+    settings = ExpertIteration(
+        rounds=1, problems=len(PROBLEMS), samples=8, rows=16, epochs=8, max_tokens=MAX_TOKENS, **FAST
+    )
     with stage_of("expert_iteration") as stage:
         expert_iteration(settings, policy=learner, task=TASK, problems=PROBLEMS, seed=0, stage=stage)
     lifted = gain(learner, warm)
     assert lifted.mean > 0.05
     assert lifted.mean > 3 * lifted.error
     assert run.metrics("expert_iteration")[-1]["solved"] > 0.5
+
+
+def test_each_round_of_expert_iteration_searches_with_what_the_one_before_taught(run, warm, stage_of, monkeypatch):
+    searched = []
+    sample = LocalPolicy.sample
+
+    def watched(self, prompts, sampling):
+        searched.append(weights(self))
+        return sample(self, prompts, sampling)
+
+    monkeypatch.setattr(LocalPolicy, "sample", watched)
+    learner = copied(warm)
+    settings = ExpertIteration(rounds=3, problems=48, samples=4, rows=8, max_tokens=MAX_TOKENS, **FAST)
+    with stage_of("expert_iteration") as stage:
+        expert_iteration(settings, policy=learner, task=TASK, problems=PROBLEMS, seed=0, stage=stage)
+    assert len(searched) == 3
+    assert not any(same(one, other) for one, other in zip(searched, [*searched[1:], weights(learner)], strict=True))
+    steps = [line["step"] for line in run.metrics("expert_iteration")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 3
 
 
 def test_expert_iteration_without_solutions_changes_nothing(warm, stage_of):

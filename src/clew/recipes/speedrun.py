@@ -214,6 +214,7 @@ def search_stage(
             sampling=sampling,
             seed=seed,
             contenders=contenders,
+            on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
         )
         doublings = [2**i for i in range(settings.search_samples.bit_length()) if 2**i <= settings.search_samples]
         result = {"seconds": stage.seconds, "curve": curve, "rates": rates(groups, task, doublings)}
