@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
 from clew.core.task import split_of
 from clew.initialize.countdown_world import reachable
 from clew.learn.batch import Example
-from clew.recipes.examples import demonstrable, wider_problem
+from clew.models.architecture import SmallQwen3, build_model
+from clew.models.policy import LocalPolicy
+from clew.models.tokenizer import build_tokenizer
+from clew.recipes.examples import corpus_batch, demonstrable, wider_problem
 from clew.recipes.sft import similar_lengths
 from clew.tasks.countdown import Countdown
 
@@ -29,6 +33,24 @@ def test_wider_problems_are_solvable_and_never_held_out(task: Countdown) -> None
         assert problem.metadata["target"] in reachable(numbers)
     assert any(max(p.metadata["numbers"]) > task.high for p in drawn)
     assert any(p.metadata["target"] > task.target_high for p in drawn)
+
+
+def test_pre_training_tells_nothing_of_problems_that_are_held_out() -> None:
+    tokenizer = build_tokenizer()
+    model = build_model(SmallQwen3(width=48, layers=1, heads=2, head_width=24, ffn_width=48), tokenizer, 0)
+    policy, rng, task = LocalPolicy(model, tokenizer), random.Random(0), Countdown()
+    told = set()
+    for example in corpus_batch(policy, task, rng, rows=1500, words=63):
+        assert example.learnt is not None
+        assert 0 < example.num_learnt < len(example.response_ids) == len(example.learnt)
+        for passage in tokenizer.decode(example.response_ids).split(" ; "):
+            hint = re.match(r"make (\d+) from (\d+ \d+ \d+ \d+) have", passage)
+            played = re.match(r"have (\d+ \d+ \d+ \d+) try .* = (\d+) answer", passage)
+            if hint or played:
+                target, numbers = hint.groups() if hint else reversed(played.groups())
+                told.add(task.problem({"numbers": [int(n) for n in numbers.split()], "target": int(target)}).id)
+    assert len(told) > 200
+    assert {split_of(problem_id) for problem_id in told} == {"train"}
 
 
 def test_nearly_every_whole_problem_can_be_demonstrated() -> None:

@@ -68,9 +68,9 @@ def expert_iteration(
         groups = searched(
             settings, drawn, policy, task, seed=derive_seed(seed, "expert_iteration", number), stage=stage
         )
+        stage.keep(groups)
         updates += clone_shortest(settings, groups, policy, rng, stage=stage, updates=updates)
         policy.refresh()
-    stage.keep(groups)
 
 
 def searched(
