@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_reader import OPERATIONS, world_values
 
-from clew.initialize.countdown_world import Move, Plan, choices, moves, outcomes, plans, reachable
+from clew.initialize.countdown_world import Move, Plan, choices, distinct_moves, moves, outcomes, plans, reachable
 from clew.initialize.vocabulary import LARGEST_NUMBER
 
 small = st.integers(0, 12)
@@ -100,3 +100,17 @@ def test_plans_are_all_last_steps_by_one_of_the_numbers(numbers, target):
             if given_number > 1 and need == target * given_number:
                 slow.add(Plan(need, "/", given_number, False, left))
     assert Counter(plans(numbers, target)) == Counter(slow)
+
+
+@given(st.lists(small, min_size=2, max_size=4))
+def test_distinct_moves_are_the_first_that_leave_what_they_leave(numbers):
+    seen, expected = set(), []
+    for move in moves(tuple(sorted(numbers, reverse=True))):
+        if move.left not in seen:
+            seen.add(move.left)
+            expected.append(move)
+    assert list(distinct_moves(tuple(sorted(numbers, reverse=True)))) == expected
+
+
+def test_of_sum_and_difference_with_nothing_the_sum_is_tried():
+    assert [f"{m.a} {m.op} {m.b}" for m in distinct_moves((5, 0))] == ["5 + 0", "5 * 0"]
