@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
+from clew.models import kernels
 from clew.models.forward import rotary_table, rotary_tables
 from clew.models.sampling import draw, uniforms
 
@@ -48,27 +51,43 @@ class Sampled(NamedTuple):
 class _Layer:
     """Weights of one block, transposed for `x @ w`, joined where eager mode multiplies apart.
 
-    Norm weights are folded into what follows them: into the projections, and into the rotary tables
+    Norm weights are folded into what follows them: into the projections, and into the rotary tables `cos` and `sin`
     [context, heads + kv_heads, head_width], which also carry the attention's 1 / sqrt(head_width).
     """
 
     qkv: Tensor
     cos: Tensor
     sin: Tensor
+    tables: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """`cos` and `sin` once more, for the kernels."""
     output: Tensor
     gate_up: Tensor
     down: Tensor
 
 
-class _Batch(NamedTuple):
-    """Rows being decoded: per layer keys [rows, kv_heads, head_width, capacity] and values [rows, kv_heads,
-    capacity, head_width], so that both attention products read them without a transposition. `padding` is
-    [rows], or None when no context is shorter than the longest.
+class _Cache(NamedTuple):
+    """Of the rows being written, per layer: keys [rows, kv_heads, head_width, capacity] and values [rows, kv_heads,
+    capacity, head_width], so that both attention products read them without a transposition; and `padding` [rows], the
+    columns before each row's context.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
-    padding: Tensor | None
+    padding: NDArray[np.int64]
+
+
+class _Scratch:
+    """Memory of one decoding step for `rows` rows: each array as a matrix for torch and, by heads, for the kernels."""
+
+    def __init__(self, memory: Sequence[Tensor], head_width: int) -> None:
+        self._memory, self._head_width = memory, head_width
+        *self.tensors, self.logits = memory
+        self.x, self.z, y, queries, _, self.gate_up, self.product = (tensor.numpy() for tensor in self.tensors)
+        self.y, self.queries = (flat.reshape(len(flat), -1, head_width) for flat in (y, queries))
+
+    def first(self, rows: int) -> _Scratch:
+        """The same memory for fewer rows."""
+        return _Scratch([tensor[:rows] for tensor in self._memory], self._head_width)
 
 
 class RolloutEngine:
@@ -83,9 +102,9 @@ class RolloutEngine:
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
         self._head_width: int = config.head_dim
-        self._eps: float = config.rms_norm_eps
+        self._eps = np.float32(config.rms_norm_eps)
         self._rotary = rotary_table(self.context, self._head_width, config.rope_parameters["rope_theta"])
-        self._continues = torch.tensor([token not in self.stop_ids for token in range(config.vocab_size)])
+        self._continues = np.array([token not in self.stop_ids for token in range(config.vocab_size)])
         self.refresh()
 
     @torch.no_grad()
@@ -141,107 +160,123 @@ class RolloutEngine:
         distinct = {context: index for index, context in enumerate(dict.fromkeys(contexts))}
         owner = torch.tensor([distinct[c] for c in contexts])
         width = max(map(len, distinct))
-        batch, hidden = self._read(list(distinct), width, owner, width + sampling.max_tokens)
-        noise = torch.from_numpy(uniforms(seeds, sampling.max_tokens).T.copy())
-        rows = torch.arange(len(contexts))
-        tokens = torch.zeros(sampling.max_tokens, len(contexts), dtype=torch.long)
-        logprobs = torch.zeros(sampling.max_tokens, len(contexts))
-        active = torch.ones(len(contexts), dtype=torch.bool)
+        cache, hidden = self._read(list(distinct), width, owner, width + sampling.max_tokens)
+        noise = np.ascontiguousarray(uniforms(seeds, sampling.max_tokens).T)
+        tokens = np.zeros((sampling.max_tokens, len(contexts)), np.int64)
+        logprobs = np.zeros((sampling.max_tokens, len(contexts)), np.float32)
+        rows = np.arange(len(contexts))
+        active = np.ones(len(contexts), np.bool_)
+        scratch = self._scratch(len(contexts))
         for step in range(sampling.max_tokens):
-            drawn = draw(hidden @ self._unembedding, noise[step], sampling)
-            tokens[step, rows], logprobs[step, rows] = drawn
-            next_tokens = drawn.tokens
-            active &= self._continues[next_tokens]
-            alive = int(active.count_nonzero())
+            logits = torch.mm(hidden, self._unembedding, out=scratch.logits)
+            drawn, chosen = _draw(logits, noise[step, rows], sampling)
+            tokens[step, rows], logprobs[step, rows] = drawn, chosen
+            active &= self._continues[drawn]
+            alive = np.count_nonzero(active)
             if alive == 0 or step + 1 == sampling.max_tokens:
                 break
             if alive <= KEEP_FINISHED * len(rows):
-                keep = active.nonzero().squeeze(1)
-                batch = self._compact(batch, keep, width + step)
-                rows, active, noise, next_tokens = rows[keep], active[keep], noise[:, keep], next_tokens[keep]
-            hidden = self._decode(next_tokens, width + step, batch)
-        return _collect(contexts, tokens.t(), logprobs.t(), ~self._continues)
+                cache = _compact(cache, active, width + step)
+                rows, drawn, scratch, active = rows[active], drawn[active], scratch.first(alive), active[active]
+            hidden = self._decode(drawn, width + step, cache, scratch)
+        return _collect(contexts, tokens.T, logprobs.T, ~self._continues)
 
-    def _read(self, contexts: list[tuple[int, ...]], width: int, owner: Tensor, capacity: int) -> tuple[_Batch, Tensor]:
-        """Read each distinct context once, then give every row the keys and values of its own."""
+    def _read(self, contexts: list[tuple[int, ...]], width: int, owner: Tensor, capacity: int) -> tuple[_Cache, Tensor]:
+        """Read each distinct context once, then give every sample the keys and values of its own."""
         lengths = torch.tensor([len(c) for c in contexts])
-        padding = width - lengths if int(lengths.min()) < width else None
+        padding = width - lengths
         ids = torch.tensor([(0,) * (width - len(c)) + c for c in contexts])
-        positions = torch.arange(width) - (width - lengths)[:, None]
-        positions = positions.clamp_min(0)
+        positions = (torch.arange(width) - padding[:, None]).clamp_min(0)
         mask = None
-        if padding is not None:
+        if int(padding.max()) > 0:
             column = torch.arange(width)
             visible = (column[None, :] >= padding[:, None])[:, None, :] & (column[:, None] >= column[None, :])
             mask = (visible | torch.eye(width, dtype=torch.bool))[:, None]
         keys, values = [], []
-        x = self._embedding[ids]
+        scratch = self._scratch(ids.numel())
+        self._embed(ids.flatten(), scratch)
         for layer in self._layers:
-            q, k, v = self._project(layer, x, positions)
+            q, k, v = self._project(layer, scratch, positions)
             mixed = F.scaled_dot_product_attention(
                 *(y.transpose(1, 2) for y in (q, k, v)), mask, is_causal=mask is None, scale=1.0, enable_gqa=True
             )
-            self._finish(layer, x.flatten(0, 1), mixed.transpose(1, 2).flatten(2).flatten(0, 1))
+            self._finish(layer, mixed.transpose(1, 2).flatten(2).flatten(0, 1), scratch)
             keys.append(torch.empty(len(owner), self._kv_heads, self._head_width, capacity))
             keys[-1][..., :width] = k.permute(0, 2, 3, 1)[owner]
             values.append(torch.empty(len(owner), self._kv_heads, capacity, self._head_width))
             values[-1][:, :, :width] = v.transpose(1, 2)[owner]
-        return _Batch(keys, values, None if padding is None else padding[owner]), self._normed(x[:, -1])[owner]
+        return _Cache(keys, values, padding[owner].numpy()), self._normed(scratch)[width - 1 :: width][owner]
 
-    def _decode(self, tokens: Tensor, column: int, batch: _Batch) -> Tensor:
-        """Write `tokens` [rows] at cache `column` and return their normalised final hidden states [rows, width]."""
-        rows, groups, head_width = len(tokens), self._heads // self._kv_heads, self._head_width
-        positions: int | Tensor = column
-        mask = None
-        if batch.padding is not None:
-            positions = column - batch.padding
-            hidden = torch.arange(column + 1)[None, :] < batch.padding[:, None]
-            mask = hidden.repeat_interleave(self._kv_heads, dim=0)[:, None, :]
-        x = self._embedding[tokens]
-        for layer, keys, values in zip(self._layers, batch.keys, batch.values, strict=True):
-            q, k, v = self._project(layer, x, positions)
-            keys[:, :, :, column] = k
-            values[:, :, column] = v
-            past_keys = keys[..., : column + 1].view(rows * self._kv_heads, head_width, column + 1)
-            past_values = values[:, :, : column + 1].view(rows * self._kv_heads, column + 1, head_width)
-            scores = torch.bmm(q.reshape(rows * self._kv_heads, groups, head_width), past_keys)
-            if mask is not None:
-                scores.masked_fill_(mask, -torch.inf)
-            mixed = torch.bmm(scores.softmax(dim=-1), past_values)
-            self._finish(layer, x, mixed.view(rows, -1))
-        return self._normed(x)
+    def _decode(self, tokens: NDArray[np.int64], column: int, cache: _Cache, scratch: _Scratch) -> Tensor:
+        """Write `tokens` [rows] at `column` of the cache and return their normalised final hidden states [rows, width].
 
-    def _normed(self, x: Tensor) -> Tensor:
-        """`x` divided by its root mean square over the last dimension; norm weights are folded elsewhere."""
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * norm.square_().mul_(1 / x.shape[-1]).add_(self._eps).rsqrt_()
+        The result lies in `scratch` until the next step.
+        """
+        _, _, y, queries, mixed, _, _ = scratch.tensors
+        self._embed(torch.from_numpy(tokens), scratch)
+        for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
+            torch.mm(self._normed(scratch), layer.qkv, out=y)
+            heads = scratch.y, *layer.tables, keys.numpy(), values.numpy()
+            kernels.rotate_into_cache(*heads, cache.padding, column, self._eps, scratch.queries)
+            self._attend(queries, keys[..., : column + 1], values[:, :, : column + 1], cache.padding, mixed)
+            self._finish(layer, mixed, scratch)
+        return self._normed(scratch)
 
-    def _project(self, layer: _Layer, x: Tensor, positions: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, normalised and rotated to `positions`, and values, [..., heads, head_width]."""
-        y = self._normed(x) @ layer.qkv
-        y = y.view(*x.shape[:-1], self._heads + 2 * self._kv_heads, self._head_width)
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, padding: NDArray[np.int64], out: Tensor) -> None:
+        """Values [rows, kv_heads, columns, head_width] mixed by the attention of `queries` [rows, width] to `keys`."""
+        shape = len(queries) * self._kv_heads, self._heads // self._kv_heads, self._head_width
+        scores = torch.bmm(queries.view(shape), keys.flatten(0, 1))
+        kernels.softmax_after(scores.view(len(queries), self._heads, -1).numpy(), padding)
+        torch.bmm(scores, values.flatten(0, 1), out=out.view(shape))
+
+    def _scratch(self, rows: int) -> _Scratch:
+        layer = self._layers[0]
+        width, inner = layer.down.shape[1], layer.down.shape[0]
+        heads = self._heads * self._head_width
+        widths = width, width, layer.qkv.shape[1], heads, heads, 2 * inner, inner, self._unembedding.shape[1]
+        return _Scratch([torch.empty(rows, size) for size in widths], self._head_width)
+
+    def _embed(self, tokens: Tensor, scratch: _Scratch) -> None:
+        torch.index_select(self._embedding, 0, tokens, out=scratch.tensors[0])
+
+    def _normed(self, scratch: _Scratch) -> Tensor:
+        """The hidden states divided by their root mean square; norm weights are folded elsewhere."""
+        kernels.normalise(scratch.x, self._eps, scratch.z)
+        return scratch.tensors[1]
+
+    def _project(self, layer: _Layer, scratch: _Scratch, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normalised and rotated to `positions` [contexts, width], and values, [contexts, width,
+        heads, head_width].
+        """
+        y = (self._normed(scratch) @ layer.qkv).view(*positions.shape, -1, self._head_width)
         qk, v = y.split([self._heads + self._kv_heads, self._kv_heads], dim=-2)
-        qk = self._normed(qk)
+        qk = qk.contiguous()
+        flat = qk.view(-1, self._head_width).numpy()
+        kernels.normalise(flat, self._eps, flat)
         swapped = qk.roll(self._head_width // 2, dims=-1)
         qk = qk.mul_(layer.cos[positions]).addcmul_(swapped, layer.sin[positions])
         q, k = qk.split([self._heads, self._kv_heads], dim=-2)
         return q, k, v
 
-    def _finish(self, layer: _Layer, x: Tensor, mixed: Tensor) -> None:
-        """Add output projection and feed-forward layer to `x` [tokens, width], in place."""
+    def _finish(self, layer: _Layer, mixed: Tensor, scratch: _Scratch) -> None:
+        """Add output projection and feed-forward layer to the hidden states."""
+        x, *_, gate_up, product = scratch.tensors
         x.addmm_(mixed, layer.output)
-        gate, up = (self._normed(x) @ layer.gate_up).chunk(2, dim=-1)
-        x.addmm_(F.silu(gate).mul_(up), layer.down)
+        torch.mm(self._normed(scratch), layer.gate_up, out=gate_up)
+        kernels.swiglu(scratch.gate_up, scratch.product)
+        x.addmm_(product, layer.down)
 
-    def _compact(self, batch: _Batch, keep: Tensor, columns: int) -> _Batch:
-        """Only the rows `keep`, with the first `columns` of their caches."""
-        keys, values = [], []
-        for old_keys, old_values in zip(batch.keys, batch.values, strict=True):
-            keys.append(torch.empty(len(keep), *old_keys.shape[1:]))
-            keys[-1][..., :columns] = old_keys[keep, :, :, :columns]
-            values.append(torch.empty(len(keep), *old_values.shape[1:]))
-            values[-1][:, :, :columns] = old_values[keep, :, :columns]
-        return _Batch(keys, values, None if batch.padding is None else batch.padding[keep])
+
+def _compact(cache: _Cache, keep: NDArray[np.bool_], columns: int) -> _Cache:
+    """Only the rows to `keep` [rows], with the first `columns` of their caches."""
+    rows = torch.from_numpy(keep.nonzero()[0])
+    keys, values = [], []
+    for old_keys, old_values in zip(cache.keys, cache.values, strict=True):
+        keys.append(torch.empty(len(rows), *old_keys.shape[1:]))
+        keys[-1][..., :columns] = old_keys[rows, :, :, :columns]
+        values.append(torch.empty(len(rows), *old_values.shape[1:]))
+        values[-1][:, :, :columns] = old_values[rows, :, :columns]
+    return _Cache(keys, values, cache.padding[keep])
 
 
 def _folded(norm: Tensor, *projections: Tensor) -> Tensor:
@@ -258,6 +293,7 @@ def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads
         ),
         cos=tables[0],
         sin=tables[1],
+        tables=(tables[0].numpy(), tables[1].numpy()),
         output=attention.o_proj.weight.detach().t().contiguous(),
         gate_up=_folded(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
         down=mlp.down_proj.weight.detach().t().contiguous(),
@@ -276,11 +312,28 @@ def _edges(contexts: Sequence[tuple[int, ...]], parts: int) -> list[int]:
     return [*edges, len(contexts)]
 
 
-def _collect(contexts: Sequence[tuple[int, ...]], tokens: Tensor, logprobs: Tensor, is_stop: Tensor) -> list[Sampled]:
+def _draw(
+    logits: Tensor, uniform: NDArray[np.float32], sampling: Sampling
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What `sampling.draw` draws; in one pass, which overwrites `logits`, where nothing shapes the distribution."""
+    if sampling.temperature != 1.0 or sampling.top_k > 0 or sampling.top_p < 1.0:
+        drawn = draw(logits, torch.from_numpy(uniform), sampling)
+        return drawn.tokens.numpy(), drawn.logprobs.numpy()
+    tokens, logprobs = np.empty(len(uniform), np.int64), np.empty(len(uniform), np.float32)
+    kernels.draw_plainly(logits.numpy(), uniform, tokens, logprobs)
+    return tokens, logprobs
+
+
+def _collect(
+    contexts: Sequence[tuple[int, ...]],
+    tokens: NDArray[np.int64],
+    logprobs: NDArray[np.float32],
+    is_stop: NDArray[np.bool_],
+) -> list[Sampled]:
     """Rows of `tokens` and `logprobs` [rows, max_tokens] up to their first stop token."""
     stops = is_stop[tokens]
-    stopped = stops.any(dim=1)
-    lengths = torch.where(stopped, stops.int().argmax(dim=1) + 1, tokens.shape[1])
+    stopped = stops.any(axis=1)
+    lengths = np.where(stopped, stops.argmax(axis=1) + 1, tokens.shape[1])
     seen: set[tuple[int, ...]] = set()
     results = []
     rows = zip(contexts, tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
