@@ -91,7 +91,7 @@ def test_logprobs_entropies_and_gradients_equal_transformers(
 
 
 def test_long_sequences_equal_transformers(make_model: Callable[..., Any]) -> None:
-    """Above the length up to which attention is written out."""
+    """Of several blocks of attention, the last of them not full."""
     size = SmallQwen3(width=16, layers=1, heads=2, kv_heads=1, head_width=8, ffn_width=16, context=256)
     model = make_model(size)
     inputs = batch([230, 170])
@@ -161,57 +161,115 @@ def test_rotary_table_by_hand() -> None:
     torch.testing.assert_close(sin, angles.sin())
 
 
-def double(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.double).requires_grad_()
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(shape, generator=generator).requires_grad_()
+
+
+def same_gradients(
+    ours: Callable[..., Tensor | tuple[Tensor, ...]],
+    plain: Callable[..., Tensor | tuple[Tensor, ...]],
+    arguments: tuple[Tensor, ...],
+) -> None:
+    """Results and gradients of `ours` are those of `plain`, which autograd differentiates in double precision."""
+    doubles = tuple(a.detach().double().requires_grad_() for a in arguments)
+    results = [f(*a) for f, a in ((ours, arguments), (plain, doubles))]
+    results = [r if isinstance(r, tuple) else (r,) for r in results]
+    weights = [torch.randn(r.shape, generator=torch.Generator().manual_seed(i)) for i, r in enumerate(results[0])]
+    gradients = []
+    for outputs, inputs in zip(results, (arguments, doubles), strict=True):
+        loss = sum(((o * w).sum() for o, w in zip(outputs, weights, strict=True)), torch.zeros(()))
+        gradients.append(torch.autograd.grad(loss, inputs))
+    for ours_are, expected in zip((*results[0], *gradients[0]), (*results[1], *gradients[1]), strict=True):
+        torch.testing.assert_close(ours_are.double(), expected, rtol=2e-5, atol=2e-5)
+
+
+def normed(x: Tensor, eps: float) -> Tensor:
+    return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
 def test_gradient_of_normalise() -> None:
-    assert torch.autograd.gradcheck(lambda x: forward._Normalise.apply(x, 1e-2), (double(2, 3, 5),))
+    same_gradients(lambda x: forward._Normalise.apply(x, 1e-2), lambda x: normed(x, 1e-2), (rand(6, 5),))
 
 
-def test_gradient_of_feed_forward() -> None:
-    arguments = (double(3, 5), double(7, 5), double(7, 5).detach().flip(0).requires_grad_(), double(5, 7))
-    assert torch.autograd.gradcheck(lambda *a: forward._FeedForward.apply(*a, 1e-2), arguments)
+def test_gradient_of_the_normalised_projection_with_its_residual() -> None:
+    arguments = rand(6, 5), rand(7, 5)
+    same_gradients(
+        lambda x, w: forward._Projected.apply(x, w, 1e-2), lambda x, w: (normed(x, 1e-2) @ w.t(), x), arguments
+    )
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 1), (4, 2), (3, 3)])
-def test_gradient_of_attention(heads: int, kv_heads: int) -> None:
-    arguments = (double(2, 5, heads + kv_heads, 3), double(2, 5, kv_heads, 3))
-    assert torch.autograd.gradcheck(forward._Attention.apply, arguments)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_gradient_of_feed_forward(scale: float) -> None:
+    def plain(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        gate, up = (normed(x, 1e-2) @ gate_up.t()).chunk(2, dim=-1)
+        return x + (torch.nn.functional.silu(gate) * up) @ down.t()
+
+    arguments = rand(3, 5), (rand(14, 5).detach() * scale).requires_grad_(), (rand(5, 7) / scale**2).detach()
+    arguments[2].requires_grad_()
+    same_gradients(lambda *a: forward._FeedForward.apply(*a, 1e-2), plain, arguments)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 1), (4, 2), (3, 3)])
+HEADS = [(1, 1), (4, 1), (4, 2), (3, 3)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
 @pytest.mark.parametrize("time", [1, 6])
-def test_attention_by_the_definition_and_in_tiles(heads: int, kv_heads: int, time: int) -> None:
-    qk, v = double(2, time, heads + kv_heads, 3), double(2, time, kv_heads, 3)
-    expected = torch.zeros(2, time, heads, 3, dtype=torch.double)
-    for b, t, h in itertools.product(range(2), range(time), range(heads)):
-        group = h // (heads // kv_heads)
-        scores = qk[b, : t + 1, heads + group] @ qk[b, t, h]
-        expected[b, t, h] = scores.softmax(0) @ v[b, : t + 1, group]
-    torch.testing.assert_close(forward._Attention.apply(qk, v), expected.flatten(2))
-    torch.testing.assert_close(forward._attend_in_tiles(qk, v), expected.flatten(2))
+def test_heads_are_split_normalised_and_rotated(heads: int, kv_heads: int, time: int) -> None:
+    width, groups = 6, heads // kv_heads
+    cos, sin = rotary_table(time, width, 10.0)
+
+    def plain(y: Tensor, norms: Tensor) -> tuple[Tensor, ...]:
+        x = normed(y[:, :, : heads + kv_heads], 1e-2) * norms
+        turned = torch.cat([-x[..., width // 2 :], x[..., : width // 2]], dim=-1)
+        x = x * cos[:, None] + turned * sin[:, None]
+        q, k = x[:, :, :heads], x[:, :, heads:]
+        by_group = q.unflatten(2, (kv_heads, groups)).transpose(1, 2)
+        return by_group, k.transpose(1, 2), y[:, :, heads + kv_heads :].transpose(1, 2)
+
+    angles = forward._angles(time, width, 10.0)
+    same_gradients(
+        lambda y, norms: forward._SplitHeads.apply(y, norms, angles, kv_heads, 1e-2),
+        plain,
+        (rand(2, time, heads + 2 * kv_heads, width), rand(heads + kv_heads, width)),
+    )
 
 
-def test_gradient_of_rotation() -> None:
-    assert torch.autograd.gradcheck(forward._Rotate.apply, (double(2, 3, 4, 6), double(3, 4, 6), double(3, 4, 6)))
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
+@pytest.mark.parametrize(("time", "at_once"), [(1, 64), (7, 64), (7, 3), (6, 3), (8, 1)])
+def test_attention_by_the_definition(
+    monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, time: int, at_once: int
+) -> None:
+    monkeypatch.setattr(forward, "TIMES_AT_ONCE", at_once)
+    groups = heads // kv_heads
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows = []
+        for b, h, t, g in itertools.product(range(2), range(kv_heads), range(time), range(groups)):
+            scores = k[b, h, : t + 1] @ q[b, h, t, g]
+            rows.append(scores.softmax(0) @ v[b, h, : t + 1])
+        return torch.stack(rows).view(2 * kv_heads, time * groups, -1)
+
+    arguments = rand(2, kv_heads, time, groups, 3), rand(2, kv_heads, time, 3), rand(2, kv_heads, time, 3, seed=1)
+    same_gradients(forward._Attention.apply, plain, arguments)
 
 
-def test_gradient_of_token_logprob() -> None:
+@pytest.mark.parametrize("size", [1.0, 50.0, 0.0])
+def test_gradient_of_token_logprob(size: float) -> None:
     targets = torch.tensor([3, 0, 6, 3])
 
-    def logprobs(hidden: Tensor, weight: Tensor) -> Tensor:
-        return forward._TokenLogProb.apply(hidden, weight, targets, 0.7)[0]  # type: ignore[no-any-return]
+    def plain(hidden: Tensor, weight: Tensor) -> Tensor:
+        return (hidden @ weight.t() / 0.7).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
 
-    assert torch.autograd.gradcheck(logprobs, (double(4, 5), double(7, 5)))
+    hidden = (rand(4, 5).detach() * size).requires_grad_()
+    same_gradients(lambda h, w: forward._TokenLogProb.apply(h, w, targets, 0.7)[0], plain, (hidden, rand(7, 5)))
 
 
-def test_rotation_with_folded_norms_is_the_rotation_of_the_normed_vector() -> None:
-    cos, sin = (t.double() for t in rotary_table(3, 6, 10.0))
-    x, q_norm, k_norm = double(2, 3, 4, 6), double(6), double(1, 6)[0]
-    tables = rotary_tables(q_norm, k_norm, cos, sin, heads=3, kv_heads=1)
-    normed = x * torch.stack([q_norm / 6**0.5] * 3 + [k_norm])
-    rotated_half = torch.cat([-normed[..., 3:], normed[..., :3]], dim=-1)
-    expected = normed * cos[:, None] + rotated_half * sin[:, None]
-    torch.testing.assert_close(forward._Rotate.apply(x, *tables), expected)
+def test_rotary_tables_carry_norms_and_scale() -> None:
+    cos, sin = rotary_table(3, 6, 10.0)
+    x, q_norm, k_norm = rand(2, 3, 4, 6), rand(6), rand(1, 6)[0]
+    by_cos, by_sin = rotary_tables(q_norm, k_norm, cos, sin, heads=3, kv_heads=1)
+    normed_x = x * torch.stack([q_norm / 6**0.5] * 3 + [k_norm])
+    rotated_half = torch.cat([-normed_x[..., 3:], normed_x[..., :3]], dim=-1)
+    expected = normed_x * cos[:, None] + rotated_half * sin[:, None]
+    torch.testing.assert_close(x * by_cos + x.roll(3, dims=-1) * by_sin, expected)

@@ -27,6 +27,18 @@ def test_adding_numbers_rotates_their_features(a: int, b: int) -> None:
         )
 
 
+@pytest.mark.parametrize(("a", "b"), [(1, 1), (3, 5), (7, 14), (9, 11)])
+def test_multiplying_numbers_rotates_their_features(a: int, b: int) -> None:
+    features = number_features(100).double() / math.sqrt(2.0)
+    for at, period in enumerate(LOG_PERIODS, len(PERIODS)):
+        turn = 2 * math.pi * math.log(b) / period
+        cos, sin = features[a, at].item(), features[a, ANGLES + at].item()
+        assert math.isclose(features[a * b, at].item(), cos * math.cos(turn) - sin * math.sin(turn), abs_tol=1e-5)
+        assert math.isclose(
+            features[a * b, ANGLES + at].item(), sin * math.cos(turn) + cos * math.sin(turn), abs_tol=1e-5
+        )
+
+
 def test_rows_are_of_equal_size_and_all_different() -> None:
     features = number_features(100)
     assert torch.allclose(features.square().mean(dim=1), torch.ones(100), atol=1e-5)

@@ -11,7 +11,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("clew", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "matplotlib", "jinja2")
+PACKAGES = (
+    "clew",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "numba",
+    "scipy",
+    "matplotlib",
+    "jinja2",
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from clew.learn.aggregate import token_mean
-from clew.learn.batch import Example, micro_batches, pad
+from clew.learn.batch import Example, PaddedBatch
+from clew.learn.gradients import accumulate_gradients
 from clew.learn.guard import check_finite
 from clew.learn.optim import MuonAdamW
 from clew.models.forward import token_logprobs
@@ -34,7 +36,7 @@ def clone(  # noqa: PLR0913  an update and its limits, by name
     step: int,
     multiplier: float = 1.0,
     max_grad_norm: float = 1.0,
-    tokens_per_pass: int = 4096,
+    tokens_per_pass: int = 2048,
     checkpoint: Path | None = None,
 ) -> Update:
     """Minimise the mean negative log-likelihood of the responses' tokens by one step of `optimizer`.
@@ -42,13 +44,13 @@ def clone(  # noqa: PLR0913  an update and its limits, by name
     The prompt carries no loss. Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
     """
     tokens = sum(example.num_learnt for example in examples)
-    loss = 0.0
-    for rows in micro_batches([example.length for example in examples], tokens_per_pass):
-        batch = pad([examples[row] for row in rows])
+
+    def loss_of(batch: PaddedBatch) -> tuple[Tensor, float]:
         logprobs = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask).logprobs
         part = token_mean(-logprobs, batch.target_mask, tokens=tokens)
-        part.backward()
-        loss += part.item()
+        return part, part.item()
+
+    loss = sum(accumulate_gradients(model, examples, loss_of, tokens_per_pass=tokens_per_pass))
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
     check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
     optimizer.step(multiplier=multiplier)

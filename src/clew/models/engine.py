@@ -8,7 +8,6 @@ of them write the same cache column in the same step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +23,7 @@ from clew.core.types import Sampling
 from clew.models import kernels
 from clew.models.forward import rotary_table, rotary_tables
 from clew.models.sampling import draw, uniforms
+from clew.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
@@ -83,6 +83,7 @@ class _Scratch:
         self._memory, self._head_width = memory, head_width
         *self.tensors, self.logits = memory
         self.x, self.z, y, queries, _, self.gate_up, self.product = (tensor.numpy() for tensor in self.tensors)
+        self.scale = np.empty(len(self.x), np.float32)
         self.y, self.queries = (flat.reshape(len(flat), -1, head_width) for flat in (y, queries))
 
     def first(self, rows: int) -> _Scratch:
@@ -136,22 +137,11 @@ class RolloutEngine:
     def _sample_side_by_side(
         self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Sampled]:
-        """Divide the rows among as many threads as torch may use, each of which computes alone.
-
-        The operations of a decoding step are too small to be worth dividing one by one. A sample does not depend on
-        its place, so neither do the answers.
-        """
-        threads = torch.get_num_threads()
-        edges = _edges(contexts, threads)
-        if len(edges) == 2:
-            return self._sample_batch(contexts, seeds, sampling)
+        """Divide the rows among threads; a sample does not depend on its place, so neither do the answers."""
+        edges = _edges(contexts, torch.get_num_threads())
         shards = [slice(start, stop) for start, stop in pairwise(edges)]
-        try:
-            with ThreadPoolExecutor(len(shards), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                parts = pool.map(lambda rows: self._sample_batch(contexts[rows], seeds[rows], sampling), shards)
-                return [sample for part in parts for sample in part]
-        finally:
-            torch.set_num_threads(threads)
+        parts = side_by_side(lambda rows: self._sample_batch(contexts[rows], seeds[rows], sampling), shards)
+        return [sample for part in parts for sample in part]
 
     @torch.inference_mode()
     def _sample_batch(
@@ -241,7 +231,7 @@ class RolloutEngine:
 
     def _normed(self, scratch: _Scratch) -> Tensor:
         """The hidden states divided by their root mean square; norm weights are folded elsewhere."""
-        kernels.normalise(scratch.x, self._eps, scratch.z)
+        kernels.normalise(scratch.x, self._eps, scratch.z, scratch.scale)
         return scratch.tensors[1]
 
     def _project(self, layer: _Layer, scratch: _Scratch, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,7 +242,7 @@ class RolloutEngine:
         qk, v = y.split([self._heads + self._kv_heads, self._kv_heads], dim=-2)
         qk = qk.contiguous()
         flat = qk.view(-1, self._head_width).numpy()
-        kernels.normalise(flat, self._eps, flat)
+        kernels.normalise(flat, self._eps, flat, np.empty(len(flat), np.float32))
         swapped = qk.roll(self._head_width // 2, dims=-1)
         qk = qk.mul_(layer.cos[positions]).addcmul_(swapped, layer.sin[positions])
         q, k = qk.split([self._heads, self._kv_heads], dim=-2)

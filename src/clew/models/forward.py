@@ -1,4 +1,4 @@
-"""The training forward pass of a Qwen3, written for small models on a CPU.
+"""The training forward pass of a Qwen3, written for small models on a CPU, float32.
 
 It computes what `Qwen3ForCausalLM` computes, from the same parameters (a test holds them equal), but
 fuses what eager mode leaves apart: a small model spends more time moving activations than multiplying.
@@ -9,67 +9,173 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from clew.models import kernels
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
 
-LONGEST_WRITTEN_OUT = 96
-"""Longest sequence whose attention is computed from whole [time, time] matrices."""
+TIMES_AT_ONCE = 64
+"""Attention multiplies whole blocks of so many queries with all keys up to their last: what is above the diagonal of
+a larger block would be wasted."""
 
 
-def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+def _array(x: Tensor) -> NDArray[Any]:
+    return x.detach().contiguous().numpy()
 
 
-def _normalise_backward(grad: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of x from that of `normed` = x * scale, where scale is 1 / rms(x)."""
-    mean = torch.linalg.vecdot(grad, normed, dim=-1).div_(-normed.shape[-1]).unsqueeze_(-1)
-    return torch.addcmul(grad, normed, mean).mul_(scale)
+def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / rms(x) [tokens, width] and 1 / rms(x) [tokens]."""
+    z, scale = torch.empty_like(x), x.new_empty(len(x))
+    kernels.normalise(_array(x), np.float32(eps), z.numpy(), scale.numpy())
+    return z, scale
+
+
+def _normalised_backward(grad: Tensor, z: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
+    """`residual` + the gradient of x from that of z = x * scale [tokens, width]."""
+    out = torch.empty_like(z)
+    kernels.normalise_backward(_array(grad), z.numpy(), scale.numpy(), _array(residual), out.numpy())
+    return out
+
+
+class _Projected(torch.autograd.Function):
+    """y = x / rms(x) @ weight.T for x [tokens, width]; the norm's weight is folded into `weight`.
+
+    It passes x on as well, for the residual connection, so that both gradients of x are added in one loop.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        z, scale = _normalised(x, eps)
+        ctx.save_for_backward(z, scale, weight)
+        return z @ weight.t(), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad, residual = grads
+        z, scale, weight = ctx.saved_tensors
+        return _normalised_backward(grad @ weight, z, scale, residual), grad.t() @ z, None
 
 
 class _Normalise(torch.autograd.Function):
-    """y = x / rms(x) over the last dimension; norm weights are folded into the projection that follows."""
+    """y = x / rms(x) [tokens, width]; the norm's weight is folded into what follows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        scale = _inverse_rms(x, eps)
-        y = x * scale
-        ctx.save_for_backward(y, scale)
-        return y
+        z, scale = _normalised(x, eps)
+        ctx.save_for_backward(z, scale)
+        return z
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _normalise_backward(grads[0], *ctx.saved_tensors), None
+        z, scale = ctx.saved_tensors
+        return _normalised_backward(grads[0], z, scale, torch.zeros_like(z)), None
 
 
 class _FeedForward(torch.autograd.Function):
-    """y = x + (silu(z @ gate.T) * (z @ up.T)) @ down.T for normalised x [tokens, width], z = x / rms(x)."""
+    """y = x + (silu(gate) * up) @ down.T for x [tokens, width], where gate and up are x / rms(x) @ gate_up.T."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
-        scale = _inverse_rms(x, eps)
-        z = x * scale
-        gated, lifted = z @ gate.t(), z @ up.t()
-        activated = F.silu(gated)
-        product = activated * lifted
-        ctx.save_for_backward(z, scale, gated, lifted, activated, product, gate, up, down)
+    def forward(ctx: Any, x: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
+        z, scale = _normalised(x, eps)
+        lifted = z @ gate_up.t()
+        product = x.new_empty(len(x), down.shape[1])
+        kernels.swiglu(lifted.numpy(), product.numpy())
+        ctx.save_for_backward(z, scale, lifted, product, gate_up, down)
         return torch.addmm(x, product, down.t())
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (grad,) = grads
-        z, scale, gated, lifted, activated, product, gate, up, down = ctx.saved_tensors
-        grad_gated = grad @ down
-        grad_lifted = grad_gated * activated
-        # In place: half of the time of such products goes into touching new memory.
-        torch.ops.aten.silu_backward.grad_input(grad_gated.mul_(lifted), gated, grad_input=grad_gated)
-        grad_z = torch.addmm(grad_gated @ gate, grad_lifted, up)
-        grad_x = _normalise_backward(grad_z, z, scale).add_(grad)
-        return grad_x, grad_gated.t() @ z, grad_lifted.t() @ z, grad.t() @ product, None
+        z, scale, lifted, product, gate_up, down = ctx.saved_tensors
+        grad_lifted = torch.empty_like(lifted)
+        kernels.swiglu_backward((grad @ down).numpy(), lifted.numpy(), grad_lifted.numpy())
+        grad_x = _normalised_backward(grad_lifted @ gate_up, z, scale, grad)
+        return grad_x, grad_lifted.t() @ z, grad.t() @ product, None
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Normalised, rotated queries [batch, kv_heads, time, groups, head_width] and keys [batch, kv_heads, time,
+    head_width], and values like keys, of y [batch, time, heads + 2 * kv_heads, head_width].
+
+    `norms` [heads + kv_heads, head_width] are the norms' weights; 1 / sqrt(head_width) may be folded into them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, norms: Tensor, angles: tuple[NDArray[Any], NDArray[Any]], kv_heads: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch, time, _, width = y.shape
+        q = y.new_empty(batch, kv_heads, time, len(norms) // kv_heads - 1, width)
+        k, v = (y.new_empty(batch, kv_heads, time, width) for _ in range(2))
+        scale = y.new_empty(batch, time, len(norms))
+        written = (x.numpy() for x in (scale, q, k, v))
+        kernels.split_heads(_array(y), _array(norms), *angles, np.float32(eps), *written)
+        ctx.save_for_backward(y, norms, scale)
+        ctx.angles = angles
+        return q, k, v
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        y, norms, scale = ctx.saved_tensors
+        grad_y, grad_norms = torch.empty_like(y), torch.zeros_like(norms)
+        kernels.split_heads_backward(
+            *map(_array, grads),
+            _array(y),
+            _array(norms),
+            *ctx.angles,
+            scale.numpy(),
+            grad_y.numpy(),
+            grad_norms.numpy(),
+        )
+        return grad_y, grad_norms, None, None, None
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention of what `_SplitHeads` makes, as [batch * kv_heads, time * groups, head_width]."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        groups = q.shape[3]
+        ctx.shape = q.shape
+        q, k, v = q.flatten(2, 3).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+        mixed = torch.empty_like(q)
+        probs = []
+        for rows, seen in _blocks(k.shape[1], groups):
+            weights = torch.bmm(q[:, rows], k[:, seen].transpose(1, 2))
+            kernels.causal_softmax(weights.numpy(), rows.start // groups, groups)
+            mixed[:, rows] = torch.bmm(weights, v[:, seen])
+            probs.append(weights)
+        ctx.save_for_backward(q, k, v, *probs)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (grad,) = grads
+        q, k, v, *probs = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (rows, seen), weights in zip(_blocks(k.shape[1], ctx.shape[3]), probs, strict=True):
+            grad_v[:, seen] += torch.bmm(weights.transpose(1, 2), grad[:, rows])
+            grad_scores = torch.bmm(grad[:, rows], v[:, seen].transpose(1, 2))
+            kernels.softmax_backward(weights.numpy(), grad_scores.numpy())
+            grad_q[:, rows] = torch.bmm(grad_scores, k[:, seen])
+            grad_k[:, seen] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
+        batch, kv_heads, _, _, width = ctx.shape
+        grad_k, grad_v = (x.view(batch, kv_heads, -1, width) for x in (grad_k, grad_v))
+        return grad_q.view(ctx.shape), grad_k, grad_v
+
+
+def _blocks(time: int, groups: int) -> list[tuple[slice, slice]]:
+    """Rows of queries [time * groups] and the times of the keys that some of them see, block by block."""
+    starts = range(0, time, TIMES_AT_ONCE)
+    stops = [min(start + TIMES_AT_ONCE, time) for start in starts]
+    return [(slice(a * groups, b * groups), slice(b)) for a, b in zip(starts, stops, strict=True)]
 
 
 class _TokenLogProb(torch.autograd.Function):
@@ -77,27 +183,22 @@ class _TokenLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        logits = hidden @ weight.t()
-        if temperature != 1.0:
-            logits.div_(temperature)
-        logits.sub_(logits.amax(dim=-1, keepdim=True))
-        chosen = logits.gather(1, targets[:, None]).squeeze(1)
-        probs = logits.exp()
-        total = probs.sum(dim=-1)
-        log_total = total.log()
-        entropy = log_total - torch.linalg.vecdot(probs, logits, dim=-1) / total
-        probs.div_(total[:, None])
+        probs = hidden @ weight.t()
+        chosen, entropy = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+        written = (x.numpy() for x in (probs, targets, chosen, entropy))
+        logits, aims, *results = written
+        kernels.log_softmax_at(logits, aims, np.float32(temperature), *results)
         ctx.save_for_backward(hidden, weight, targets, probs)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy)
-        return chosen - log_total, entropy
+        return chosen, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad = grads[0] / ctx.temperature
         hidden, weight, targets, probs = ctx.saved_tensors
-        grad_logits = probs * -grad[:, None]
-        grad_logits.scatter_add_(1, targets[:, None], grad[:, None])
+        grad_logits = torch.empty_like(probs)
+        grad = _array(grads[0] / ctx.temperature)
+        kernels.log_softmax_at_backward(probs.numpy(), targets.numpy(), grad, grad_logits.numpy())
         return grad_logits @ weight, grad_logits.t() @ hidden, None, None
 
 
@@ -112,78 +213,6 @@ def rotary_table(length: int, head_width: int, base: float) -> tuple[Tensor, Ten
 def _swap_halves(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     return torch.cat([x[..., half:], x[..., :half]], dim=-1)
-
-
-class _Rotate(torch.autograd.Function):
-    """y = x * cos + swapped(x) * sin for tables [time, heads, head_width] that carry sign and norm weights.
-
-    With w the weight of the norm, cos = w * cos0 and sin = swapped(w) * [-sin0, +sin0]: the rotary embedding of w * x.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(x, cos, sin)
-        return torch.addcmul(x * cos, _swap_halves(x), sin)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (grad,) = grads
-        x, cos, sin = ctx.saved_tensors
-        swapped = _swap_halves(grad)
-        grad_x = torch.addcmul(grad * cos, swapped, _swap_halves(sin))
-        grad_cos = torch.linalg.vecdot(grad, x, dim=0)
-        grad_sin = _swap_halves(torch.linalg.vecdot(swapped, x, dim=0))
-        return grad_x, grad_cos, grad_sin
-
-
-class _Attention(torch.autograd.Function):
-    """Causal attention with queries and keys `qk` [batch, time, heads + kv_heads, head_width], already scaled.
-
-    Values `v` are [batch, time, kv_heads, head_width], the result [batch, time, heads * head_width]. It multiplies
-    whole [time, time] matrices, which for short sequences is faster than tiles.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, qk: Tensor, v: Tensor) -> Tensor:
-        batch, time, kv_heads, _ = v.shape
-        q, k = (_by_kv_head(z, kv_heads) for z in qk.split([qk.shape[2] - kv_heads, kv_heads], dim=2))
-        v = _by_kv_head(v, kv_heads)
-        groups = q.shape[1] // time
-        future = torch.full((time, time), -torch.inf, dtype=qk.dtype).triu_(1).repeat_interleave(groups, dim=0)
-        probs = torch.baddbmm(future, q, k.transpose(1, 2)).softmax(dim=-1)
-        ctx.save_for_backward(q, k, v, probs)
-        ctx.batch = batch
-        return _by_time(probs @ v, batch, time).flatten(2)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, probs = ctx.saved_tensors
-        batch, time, kv_heads = ctx.batch, k.shape[1], len(k) // ctx.batch
-        grad = _by_kv_head(grads[0].view(batch, time, -1, k.shape[2]), kv_heads)
-        grad_v = probs.transpose(1, 2) @ grad
-        grad_scores = torch.ops.aten._softmax_backward_data(grad @ v.transpose(1, 2), probs, -1, probs.dtype)
-        parts = (grad_scores @ k, grad_scores.transpose(1, 2) @ q)
-        return torch.cat([_by_time(z, batch, time) for z in parts], dim=2), _by_time(grad_v, batch, time)
-
-
-def _by_kv_head(x: Tensor, kv_heads: int) -> Tensor:
-    """[batch, time, kv_heads * groups, width] as [batch * kv_heads, time * groups, width]."""
-    batch, time, heads, width = x.shape
-    return x.unflatten(2, (kv_heads, -1)).transpose(1, 2).reshape(batch * kv_heads, time * heads // kv_heads, width)
-
-
-def _by_time(x: Tensor, batch: int, time: int) -> Tensor:
-    """The inverse of `_by_kv_head`."""
-    return x.view(batch, -1, time, x.shape[1] // time, x.shape[2]).transpose(1, 2).flatten(2, 3)
-
-
-def _attend_in_tiles(qk: Tensor, v: Tensor) -> Tensor:
-    """What `_Attention` computes, in memory that does not grow with the square of the time."""
-    kv_heads = v.shape[2]
-    q, k = qk.split([qk.shape[2] - kv_heads, kv_heads], dim=2)
-    q, k, v = (z.transpose(1, 2) for z in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=True)
-    return mixed.transpose(1, 2).flatten(2)
 
 
 def rotary_tables(
@@ -206,21 +235,27 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
     config = model.config
     batch, time = input_ids.shape
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    table = rotary_table(time, width, config.rope_parameters["rope_theta"])
+    angles = _angles(time, width, config.rope_parameters["rope_theta"])
     eps = config.rms_norm_eps
-    attend = _Attention.apply if time <= LONGEST_WRITTEN_OUT else _attend_in_tiles
-    x = F.embedding(input_ids, model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
+    x = F.embedding(input_ids.flatten(), model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-        y = _Normalise.apply(x, eps) @ (qkv * layer.input_layernorm.weight).t()
-        qk, v = y.view(batch, time, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], dim=2)
-        tables = rotary_tables(attention.q_norm.weight, attention.k_norm.weight, *table, heads=heads, kv_heads=kv_heads)
-        mixed = attend(_Rotate.apply(_Normalise.apply(qk, eps), *tables), v)
-        x = x + mixed @ attention.o_proj.weight.t()
-        gate, up = (part.weight * layer.post_attention_layernorm.weight for part in (mlp.gate_proj, mlp.up_proj))
-        x = _FeedForward.apply(x.flatten(0, 1), gate, up, mlp.down_proj.weight, eps).view_as(x)
-    return _Normalise.apply(x, eps)
+        y, x = _Projected.apply(x, qkv * layer.input_layernorm.weight, eps)
+        q_norm = attention.q_norm.weight * width**-0.5
+        norms = torch.cat([q_norm.expand(heads, -1), attention.k_norm.weight.expand(kv_heads, -1)])
+        split = _SplitHeads.apply(y.view(batch, time, heads + 2 * kv_heads, width), norms, angles, kv_heads, eps)
+        mixed = _Attention.apply(*split).view(batch, kv_heads, time, -1).transpose(1, 2).reshape(batch * time, -1)
+        x = torch.addmm(x, mixed, attention.o_proj.weight.t())
+        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
+        x = _FeedForward.apply(x, gate_up, mlp.down_proj.weight, eps)
+    return _Normalise.apply(x, eps).view(batch, time, -1)
+
+
+def _angles(time: int, head_width: int, base: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cosines and sines, [time, head_width / 2]: the halves of a table are alike."""
+    cos, sin = (table[:, : head_width // 2] for table in rotary_table(time, head_width, base))
+    return _array(cos), _array(sin)
 
 
 class TokenLogProbs(NamedTuple):

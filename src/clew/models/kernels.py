@@ -1,7 +1,9 @@
 """Compiled loops for what stands between the matrix products of a small model on a CPU.
 
 Each loop passes once over memory that eager mode passes over several times. They release the interpreter's lock,
-so that threads run them side by side, and are compiled at first use, then cached on disk.
+so that threads run them side by side, and are compiled at first use, then cached on disk. All of them stay in this
+one file, because a cache does not notice a change in another. Arrays are float32 and contiguous; `grad` is the gradient
+of what the forward loop wrote.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from numba import njit
 
 # Sums may be reordered; infinities and NaNs keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-_LOWEST = np.float32(-87.0)
-"""Below it, exp(x) is no longer a normal float32."""
+_LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
+"""Between them, exp(x) is a normal float32."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,8 +27,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @njit(inline="always", fastmath=_FAST)
 def exp32(x: np.float32) -> np.float32:
-    """e to the power of x <= 88, relative error below 2e-7: the polynomial of Cephes' expf, which loops can vectorise."""
-    x = max(x, _LOWEST)
+    """e to the power of x, which is brought between -87 and 88 before; relative error below 2e-7.
+
+    The polynomial is that of expf in the Cephes library, which loops can vectorise.
+    """
+    x = min(max(x, _LOWEST), _HIGHEST)
     n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
     p = np.float32(1.9875691500e-4)
@@ -39,17 +44,39 @@ def exp32(x: np.float32) -> np.float32:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
+@njit(nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"})
+def largest(x):
+    """The largest entry of a vector."""
+    found = x[0]
+    for i in range(x.size):
+        found = max(found, x[i])
+    return found
+
+
 @compiled
-def normalise(x, eps, out):
-    """out = x / rms(x), rows of [tokens, width]."""
+def normalise(x, eps, out, scale):
+    """out = x * scale [tokens, width] with scale = 1 / rms(x) [tokens]."""
     rows, width = x.shape
     for row in range(rows):
         total = np.float32(0.0)
         for i in range(width):
             total += x[row, i] * x[row, i]
-        scale = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+        scale[row] = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
         for i in range(width):
-            out[row, i] = x[row, i] * scale
+            out[row, i] = x[row, i] * scale[row]
+
+
+@compiled
+def normalise_backward(grad, z, scale, residual, out):
+    """out = residual + the gradient of x, for z = x * scale [tokens, width], scale = 1 / rms(x) [tokens]."""
+    tokens, width = z.shape
+    for token in range(tokens):
+        mean = np.float32(0.0)
+        for i in range(width):
+            mean += grad[token, i] * z[token, i]
+        mean /= np.float32(width)
+        for i in range(width):
+            out[token, i] = residual[token, i] + scale[token] * (grad[token, i] - z[token, i] * mean)
 
 
 @compiled
@@ -57,21 +84,38 @@ def swiglu(gate_up, out):
     """out = silu(gate) * up for [tokens, 2 * inner], gates first; out is [tokens, inner]."""
     rows, inner = out.shape
     for row in range(rows):
+        # Slices, because an offset in an index keeps the compiler from vectorising.
+        gates, ups = gate_up[row, :inner], gate_up[row, inner:]
         for i in range(inner):
-            gate = gate_up[row, i]
-            out[row, i] = gate / (np.float32(1.0) + exp32(-gate)) * gate_up[row, inner + i]
+            out[row, i] = gates[i] / (np.float32(1.0) + exp32(-gates[i])) * ups[i]
+
+
+@compiled
+def swiglu_backward(grad, gate_up, out):
+    """The gradient `out` of `gate_up` [tokens, 2 * inner] from that of silu(gate) * up [tokens, inner]."""
+    tokens, inner = grad.shape
+    for token in range(tokens):
+        gates, ups = gate_up[token, :inner], gate_up[token, inner:]
+        grad_gates, grad_ups = out[token, :inner], out[token, inner:]
+        for i in range(inner):
+            gate = gates[i]
+            sigmoid = np.float32(1.0) / (np.float32(1.0) + exp32(-gate))
+            silu = gate * sigmoid
+            slope = sigmoid + silu * (np.float32(1.0) - sigmoid)
+            grad_gates[i] = grad[token, i] * ups[i] * slope
+            grad_ups[i] = grad[token, i] * silu
 
 
 @compiled
 def rotate_into_cache(y, cos, sin, keys, values, padding, column, eps, queries):
     """Divide what a projection made, `y` [rows, heads + 2 * kv_heads, head_width], into queries, keys and values.
 
-    Queries and keys are normalised and rotated by tables [context, heads + kv_heads, head_width] that carry norm weights
-    and 1 / sqrt(head_width). Queries go to `queries` [rows, heads, head_width], the others to `column` of `keys` [rows,
-    kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity, head_width]; `padding` [rows] columns come
-    before position 0.
+    Queries and keys are normalised and rotated by tables [context, heads + kv_heads, head_width] that carry the norms'
+    weights and 1 / sqrt(head_width). Queries go to `queries` [rows, heads, head_width], the others to `column` of
+    `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity, head_width]; `padding` [rows]
+    columns come before position 0.
     """
-    rows, all_heads, width = y.shape
+    rows, _, width = y.shape
     heads, kv_heads = queries.shape[1], keys.shape[1]
     half = width // 2
     rotated = np.empty((heads + kv_heads, width), np.float32)
@@ -106,10 +150,10 @@ def softmax_after(scores, padding):
         for head in range(heads):
             for t in range(padding[row]):
                 scores[row, head, t] = -np.inf
-            largest = _largest(scores[row, head])
+            highest = largest(scores[row, head])
             total = np.float32(0.0)
             for t in range(columns):
-                weight = exp32(scores[row, head, t] - largest)
+                weight = exp32(scores[row, head, t] - highest)
                 scores[row, head, t] = weight
                 total += weight
             scale = np.float32(1.0) / total
@@ -119,26 +163,18 @@ def softmax_after(scores, padding):
                 scores[row, head, t] = np.float32(0.0)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"})
-def _largest(x):
-    largest = x[0]
-    for i in range(x.size):
-        largest = max(largest, x[i])
-    return largest
-
-
 @compiled
 def draw_plainly(logits, uniform, tokens, logprobs):
-    """Draw a token a row from softmax(logits) [rows, vocab] by inverting the cumulative distribution at `uniform` [rows].
+    """Draw a token a row from softmax(logits) [rows, vocab]: invert the cumulative distribution at `uniform` [rows].
 
     `logits` are overwritten. As in `sampling.draw`, uniform * total never rounds up to the total.
     """
     rows, vocab = logits.shape
     cumulative = np.empty(vocab, np.float32)
     for row in range(rows):
-        largest = _largest(logits[row])
+        highest = largest(logits[row])
         for i in range(vocab):
-            logits[row, i] = logits[row, i] - largest
+            logits[row, i] = logits[row, i] - highest
         for i in range(vocab):
             cumulative[i] = exp32(logits[row, i])
         running = np.float32(0.0)
@@ -151,3 +187,149 @@ def draw_plainly(logits, uniform, tokens, logprobs):
             token += 1
         tokens[row] = token
         logprobs[row] = logits[row, token] - np.log(running)
+
+
+@compiled
+def split_heads(y, norms, cos, sin, eps, scale, q, k, v):
+    """Normalised and rotated queries and keys, and values, of `y` [batch, time, heads + 2 * kv_heads, head_width].
+
+    `norms` [heads + kv_heads, head_width] are the weights of the norms, `cos` and `sin` [time, head_width / 2] the
+    angles. `q` is [batch, kv_heads, time, groups, head_width], `k` and `v` [batch, kv_heads, time, head_width]; `scale`
+    [batch, time, heads + kv_heads] keeps 1 / rms for the backward pass.
+    """
+    batch, time, _, width = y.shape
+    kv_heads, groups = q.shape[1], q.shape[3]
+    heads = kv_heads * groups
+    half = width // 2
+    rotated = np.empty(width, np.float32)
+    for row in range(batch):
+        for t in range(time):
+            for head in range(heads + kv_heads):
+                total = np.float32(0.0)
+                for i in range(width):
+                    total += y[row, t, head, i] * y[row, t, head, i]
+                by = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+                scale[row, t, head] = by
+                for i in range(half):
+                    low, high = y[row, t, head, i] * norms[head, i], y[row, t, head, half + i] * norms[head, half + i]
+                    rotated[i] = by * (low * cos[t, i] - high * sin[t, i])
+                for i in range(half):
+                    low, high = y[row, t, head, i] * norms[head, i], y[row, t, head, half + i] * norms[head, half + i]
+                    rotated[half + i] = by * (high * cos[t, i] + low * sin[t, i])
+                if head < heads:
+                    for i in range(width):
+                        q[row, head // groups, t, head % groups, i] = rotated[i]
+                else:
+                    for i in range(width):
+                        k[row, head - heads, t, i] = rotated[i]
+            for kv in range(kv_heads):
+                for i in range(width):
+                    v[row, kv, t, i] = y[row, t, heads + kv_heads + kv, i]
+
+
+@compiled
+def split_heads_backward(grad_q, grad_k, grad_v, y, norms, cos, sin, scale, grad_y, grad_norms):
+    """The gradients of `y` and, added up, of `norms`, from those of what `split_heads` wrote."""
+    batch, time, _, width = y.shape
+    kv_heads, groups = grad_q.shape[1], grad_q.shape[3]
+    heads = kv_heads * groups
+    half = width // 2
+    grad, turned, normed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    for row in range(batch):
+        for t in range(time):
+            for head in range(heads + kv_heads):
+                if head < heads:
+                    for i in range(width):
+                        grad[i] = grad_q[row, head // groups, t, head % groups, i]
+                else:
+                    for i in range(width):
+                        grad[i] = grad_k[row, head - heads, t, i]
+                for i in range(half):
+                    turned[i] = grad[i] * cos[t, i] + grad[half + i] * sin[t, i]
+                for i in range(half):
+                    turned[half + i] = grad[half + i] * cos[t, i] - grad[i] * sin[t, i]
+                by = scale[row, t, head]
+                mean = np.float32(0.0)
+                for i in range(width):
+                    normed[i] = y[row, t, head, i] * by
+                    grad_norms[head, i] += turned[i] * normed[i]
+                    turned[i] *= norms[head, i]
+                    mean += turned[i] * normed[i]
+                mean /= np.float32(width)
+                for i in range(width):
+                    grad_y[row, t, head, i] = by * (turned[i] - normed[i] * mean)
+            for kv in range(kv_heads):
+                for i in range(width):
+                    grad_y[row, t, heads + kv_heads + kv, i] = grad_v[row, kv, t, i]
+
+
+@compiled
+def causal_softmax(scores, first, groups):
+    """The softmax of scores [rows, times * groups, columns] over columns not later than its own time, in place.
+
+    `groups` neighbours share a time; the earliest is `first`. Later columns get weight 0.
+    """
+    rows, queries, _ = scores.shape
+    for row in range(rows):
+        for query in range(queries):
+            end = first + query // groups + 1
+            seen = scores[row, query, :end]
+            highest = largest(seen)
+            total = np.float32(0.0)
+            for t in range(seen.size):
+                weight = exp32(seen[t] - highest)
+                seen[t] = weight
+                total += weight
+            scale = np.float32(1.0) / total
+            for t in range(seen.size):
+                seen[t] *= scale
+            scores[row, query, end:] = np.float32(0.0)
+
+
+@compiled
+def softmax_backward(probs, grad):
+    """The gradient of the scores from `grad`, that of their softmax `probs` [rows, queries, columns]; in place."""
+    rows, queries, columns = probs.shape
+    for row in range(rows):
+        for query in range(queries):
+            mean = np.float32(0.0)
+            for t in range(columns):
+                mean += probs[row, query, t] * grad[row, query, t]
+            for t in range(columns):
+                grad[row, query, t] = probs[row, query, t] * (grad[row, query, t] - mean)
+
+
+@compiled
+def log_softmax_at(logits, targets, temperature, logprobs, entropies):
+    """Log-probabilities of `targets` [tokens] under softmax(logits / temperature), and its entropy, both [tokens].
+
+    `logits` [tokens, vocab] become the probabilities.
+    """
+    tokens, vocab = logits.shape
+    for token in range(tokens):
+        highest = largest(logits[token])
+        chosen = (logits[token, targets[token]] - highest) / temperature
+        total = np.float32(0.0)
+        weighted = np.float32(0.0)
+        for i in range(vocab):
+            shifted = (logits[token, i] - highest) / temperature
+            weight = exp32(shifted)
+            logits[token, i] = weight
+            total += weight
+            weighted += weight * shifted
+        log_total = np.log(total)
+        logprobs[token] = chosen - log_total
+        entropies[token] = log_total - weighted / total
+        scale = np.float32(1.0) / total
+        for i in range(vocab):
+            logits[token, i] *= scale
+
+
+@compiled
+def log_softmax_at_backward(probs, targets, grad, out):
+    """The gradient `out` [tokens, vocab] of logits / temperature from `grad` [tokens] of the log-probabilities."""
+    tokens, vocab = probs.shape
+    for token in range(tokens):
+        for i in range(vocab):
+            out[token, i] = -grad[token] * probs[token, i]
+        out[token, targets[token]] += grad[token]

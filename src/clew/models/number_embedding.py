@@ -16,14 +16,14 @@ from clew.core.errors import InvalidValue
 PERIODS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0, 256.0, 512.0)
 """Of n: small ones tell neighbours apart and carry divisibility, large ones carry size."""
 LOG_PERIODS = (0.15, 0.3, 0.6, 1.2, 2.5, 5.5, 11.0)
-"""Of log(n + 1/2)."""
+"""Of log n (of log 1/2 for 0): the features of a product are exactly those of its factors turned by each other."""
 
 
 def number_features(count: int) -> Tensor:
     """Features of the numbers 0 to `count` - 1, [count, 2 * (periods + log periods)], rows of root mean square 1."""
     n = torch.arange(count, dtype=torch.float64)
     angles = [2 * math.pi * n / period for period in PERIODS]
-    angles += [2 * math.pi * (n + 0.5).log() / period for period in LOG_PERIODS]
+    angles += [2 * math.pi * n.clamp_min(0.5).log() / period for period in LOG_PERIODS]
     stacked = torch.stack(angles, dim=1)
     return torch.cat([stacked.cos(), stacked.sin()], dim=1).mul(math.sqrt(2.0)).float()
 

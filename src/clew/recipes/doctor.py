@@ -59,7 +59,7 @@ def main(config: DoctorConfig) -> int:
 
 def examine(out: Path) -> list[Check]:
     """Every check, in the order in which a person would fix them."""
-    packages = ("transformers", "tokenizers", "safetensors", "numpy", "scipy", "matplotlib", "jinja2")
+    packages = ("transformers", "tokenizers", "safetensors", "numpy", "numba", "scipy", "matplotlib", "jinja2")
     return [
         check_python(sys.version_info[:3]),
         check_package("torch", _torch_details),

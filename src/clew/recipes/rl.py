@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from clew.core.task import Task
     from clew.core.types import Group, Problem
-    from clew.learn.batch import Example
+    from clew.learn.batch import Example, PaddedBatch
     from clew.learn.optim import MuonAdamW
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
@@ -175,7 +175,7 @@ def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by na
     import torch
 
     from clew.learn.aggregate import token_mean
-    from clew.learn.batch import micro_batches, pad
+    from clew.learn.gradients import accumulate_gradients
     from clew.learn.guard import check_finite
     from clew.learn.losses import clipped_surrogate
     from clew.models.forward import token_logprobs
@@ -183,9 +183,8 @@ def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by na
     if not examples:
         return {}
     tokens = sum(len(example.response_ids) for example in examples)
-    loss = entropy = 0.0
-    for rows in micro_batches([example.length for example in examples], 4096):
-        batch = pad([examples[row] for row in rows])
+
+    def loss_of(batch: PaddedBatch) -> tuple[Tensor, tuple[float, float]]:
         now = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)
         surrogate = clipped_surrogate(
             now.logprobs,
@@ -195,9 +194,10 @@ def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by na
             clip_high=settings.clip_high,
         )
         part = token_mean(surrogate, batch.target_mask, tokens=tokens)
-        part.backward()
-        loss += part.item()
-        entropy += now.entropies.sum().item() / tokens
+        return part, (part.item(), now.entropies.sum().item() / tokens)
+
+    noted = accumulate_gradients(model, examples, loss_of, tokens_per_pass=2048)
+    loss, entropy = (sum(values) for values in zip(*noted, strict=True))
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).item()
     check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
     optimizer.step(multiplier=multiplier)

@@ -1,0 +1,83 @@
+"""Compiled loops against numpy in double precision, at the values where they could go wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clew.models import kernels
+
+F = np.float32
+
+
+def test_exp32_over_its_whole_range() -> None:
+    @kernels.compiled
+    def apply(x, out):  # type: ignore[no-untyped-def]
+        for i in range(x.size):
+            out[i] = kernels.exp32(x[i])
+
+    x = np.concatenate([np.linspace(-87, 88, 400_001), [0.0, -0.0, 1e-30, -1e-30]]).astype(F)
+    out = np.empty_like(x)
+    apply(x, out)
+    assert np.abs(out / np.exp(x.astype(np.float64)) - 1).max() < 2e-7
+    beyond = np.array([-88.0, -1e4, -np.inf, 89.0, 1e4, np.inf], F)
+    apply(beyond, out)
+    assert (out[:3] < 2e-38).all()
+    assert (out[3:6] > 1e38).all()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3, 0.0])
+def test_normalise(size: float) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 7)).astype(F) * F(size)
+    out, scale = np.empty_like(x), np.empty(5, F)
+    kernels.normalise(x, F(1e-6), out, scale)
+    expected = 1 / np.sqrt(np.square(x.astype(np.float64)).mean(axis=1) + 1e-6)
+    np.testing.assert_allclose(scale, expected, rtol=1e-5)
+    np.testing.assert_allclose(out, x * expected[:, None], rtol=1e-5)
+
+
+def test_swiglu_where_it_saturates() -> None:
+    gate = np.array([[-1e4, -90.0, -20.0, -1.0, 0.0, 1.0, 20.0, 90.0, 1e4]], F)
+    up = np.full_like(gate, 3.0)
+    out = np.empty_like(gate)
+    kernels.swiglu(np.concatenate([gate, up], axis=1), out)
+    with np.errstate(over="ignore"):
+        expected = 3.0 * gate / (1 + np.exp(-gate.astype(np.float64)))
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+
+
+@given(columns=st.integers(1, 40), seed=st.integers(0, 99), size=st.sampled_from([0.0, 1.0, 60.0]))
+@settings(max_examples=40, deadline=None)
+def test_softmax_leaves_out_the_padding(columns: int, seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    padding = rng.integers(0, columns, 3)
+    scores = (rng.standard_normal((3, 2, columns)) * size).astype(F)
+    scores[0, 0, : padding[0]] = np.nan
+    expected = np.zeros(scores.shape)
+    for row, first in enumerate(padding):
+        shifted = scores[row, :, first:].astype(np.float64)
+        weights = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+        expected[row, :, first:] = weights / weights.sum(axis=1, keepdims=True)
+    kernels.softmax_after(scores, padding)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-7)
+
+
+@given(
+    logits=st.lists(st.sampled_from([-50.0, -1.0, 0.0, 0.0, 2.0, 80.0]), min_size=1, max_size=12),
+    uniform=st.sampled_from([0.0, 0.25, 0.5, 1 - 2.0**-24]) | st.floats(0, 1, exclude_max=True, width=32),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_plain_draw_inverts_the_cumulative_distribution(logits: list[float], uniform: float) -> None:
+    uniform = min(uniform, 1 - 2.0**-24)
+    tokens, logprobs = np.empty(1, np.int64), np.empty(1, F)
+    kernels.draw_plainly(np.array([logits], F), np.array([uniform], F), tokens, logprobs)
+    probs = np.exp(np.array(logits) - max(logits))
+    probs /= probs.sum()
+    upto = np.cumsum(probs)
+    token = int(tokens[0])
+    assert 0 <= token < len(logits)
+    assert upto[token] >= uniform - 1e-6
+    assert upto[token] - probs[token] <= uniform + 1e-6
+    assert abs(logprobs[0] - np.log(probs[token])) < 1e-5 * max(1.0, abs(np.log(probs[token])))
