@@ -47,18 +47,31 @@ def test_rows_are_of_equal_size_and_all_different() -> None:
 
 
 def test_placing_keeps_distances_and_touches_no_other_row() -> None:
-    embedding = torch.zeros(130, 64)
-    place_number_features(embedding, list(range(20, 120)), 0.1)
+    embedding = torch.zeros(230, 64)
+    place_number_features(embedding, [list(range(20, 120)), list(range(130, 230))], 0.1)
     assert not embedding[:20].any()
-    assert not embedding[120:].any()
+    assert not embedding[120:130].any()
     features = number_features(100)
-    expected = torch.cdist(features, features) * 0.1 * math.sqrt(64 / features.shape[1])
-    assert torch.allclose(torch.cdist(embedding[20:120], embedding[20:120]), expected, atol=1e-3)
+    distances = torch.cdist(features, features) * 0.1 * math.sqrt(64 / features.shape[1])
+    placed = embedding[20:120]
+    assert torch.allclose(torch.cdist(placed, placed), distances * placed.square().mean().sqrt() / 0.1, atol=1e-3)
+
+
+def test_families_share_the_directions_of_the_features_and_differ_by_their_role() -> None:
+    embedding = torch.zeros(200, 64)
+    place_number_features(embedding, [list(range(100)), list(range(100, 200))], 1.0)
+    plain, marked = embedding[:100], embedding[100:]
+    assert math.isclose(marked.square().mean().sqrt(), 1.0, abs_tol=1e-5)
+    plain, marked = (rows - rows.mean(dim=0) for rows in (plain, marked))
+    assert torch.allclose(
+        plain / plain.norm(dim=1, keepdim=True), marked / marked.norm(dim=1, keepdim=True), atol=1e-4
+    )
+    assert (embedding[:100] - embedding[100:]).square().mean() > 0.1
 
 
 def test_a_width_too_small_for_the_features_is_refused() -> None:
     with pytest.raises(InvalidValue, match="model width is 16"):
-        place_number_features(torch.zeros(130, 16), list(range(100)), 0.1)
+        place_number_features(torch.zeros(130, 16), [list(range(100))], 0.1)
 
 
 def test_the_model_starts_from_them_and_from_its_seed_alone() -> None:
@@ -67,6 +80,8 @@ def test_the_model_starts_from_them_and_from_its_seed_alone() -> None:
     ids = [tokenizer.convert_tokens_to_ids(f"Ġ{n}") for n in range(100)]
     rows = first.model.embed_tokens.weight[ids].detach()
     assert math.isclose(rows.square().mean().sqrt().item(), EMBEDDING_SCALE, rel_tol=1e-3)
+    phrases = first.model.embed_tokens.weight[[tokenizer.convert_tokens_to_ids(f"Ġ=Ġ{n}") for n in range(100)]]
+    assert math.isclose(phrases.square().mean().sqrt().item(), EMBEDDING_SCALE, rel_tol=1e-3)
     same = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in same)
     assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)

@@ -1,7 +1,8 @@
-"""Every text round-trips, every word is one token, and the fast paths give what the slow ones give."""
+"""Every text round-trips, words and phrases are one token, and the fast paths give what the slow ones give."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 from clew.core.errors import CheckpointError
 from clew.core.types import Message
 from clew.initialize.chat import CHAT_TEMPLATE, render
-from clew.initialize.vocabulary import END, SPECIAL, words
+from clew.initialize.vocabulary import END, OPERATORS, SPECIAL, phrases, words
 from clew.models.tokenizer import FastCodec, build_tokenizer, vocabulary
 
 TOKENIZER = build_tokenizer()
@@ -47,6 +48,28 @@ def test_every_word_with_a_space_in_front_is_one_token(word: str) -> None:
     assert encode(f" {word}") == [vocabulary()[f"Ġ{word}"]]
 
 
+@pytest.mark.parametrize("phrase", phrases())
+def test_an_operator_and_its_number_are_one_token(phrase: str) -> None:
+    assert encode(f" {phrase}") == [vocabulary()[f" {phrase}".replace(" ", "Ġ")]]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        (" try 72 + 8 = 80 no", ["Ġtry", "Ġ72", "Ġ+Ġ8", "Ġ=Ġ80", "Ġno"]),
+        (" 3 * ( 5 + 7 )", ["Ġ3", "Ġ*", "Ġ(", "Ġ5", "Ġ+Ġ7", "Ġ)"]),
+        (" = 100", ["Ġ=", "Ġ", "1", "0", "0"]),
+        (" + 07", ["Ġ+", "Ġ", "0", "7"]),
+        (" - 5٣", ["Ġ-", "Ġ", "5", "Ù", "£"]),
+        (" +  8", ["Ġ+", "Ġ", "Ġ8"]),
+        ("+ 8", ["+", "Ġ8"]),
+        (" + 8 8", ["Ġ+Ġ8", "Ġ8"]),
+    ],
+)
+def test_only_a_single_number_joins_its_operator(text: str, tokens: list[str]) -> None:
+    assert TOKENIZER.convert_ids_to_tokens(encode(text)) == tokens
+
+
 @pytest.mark.parametrize("token", SPECIAL)
 def test_every_special_token_is_one_token_and_is_skipped_in_decoding(token: str) -> None:
     assert encode(f"{token} 7") == [vocabulary()[token], vocabulary()["Ġ7"]]
@@ -56,14 +79,15 @@ def test_every_special_token_is_one_token_and_is_skipped_in_decoding(token: str)
 def test_the_vocabulary_is_a_bijection_onto_a_range() -> None:
     table = vocabulary()
     assert sorted(table.values()) == list(range(len(table)))
-    assert len(TOKENIZER) == len(table) == len(SPECIAL) + 256 + len(set(words()))
+    assert len(TOKENIZER) == len(table) == len(SPECIAL) + 256 + len(set(words())) + len(phrases())
 
 
 @given(st.lists(st.sampled_from(words()), min_size=1, max_size=20))
 def test_the_fast_codec_equals_the_tokenizer_on_known_words(chosen: list[str]) -> None:
     text = " ".join(chosen)
     assert CODEC.encode_words(text) == encode(f" {text}")
-    assert len(CODEC.encode_words(text)) == len(chosen)
+    joined = sum(a in OPERATORS and b.isdecimal() for a, b in pairwise(chosen))
+    assert len(CODEC.encode_words(text)) == len(chosen) - joined
 
 
 @given(
@@ -83,6 +107,19 @@ def test_a_tokenizer_without_the_end_token_is_refused() -> None:
 
     with pytest.raises(CheckpointError, match="what to do"):
         FastCodec(Foreign())  # type: ignore[arg-type]
+
+
+@given(messages, st.sampled_from(["think", "direct"]))
+@example([Message("user", "make 24 from 3 5 7 9")], "think")
+@example([Message("user", "compute 3 + 4")], "direct")
+def test_the_fast_codec_equals_the_tokenizer_on_prompts(turns: list[Message], mode: str) -> None:
+    assert CODEC.encode(render(turns, mode)) == encode(render(turns, mode))
+
+
+@given(st.lists(st.sampled_from([*words()[:20], *SPECIAL, " ", "  ", "<|", "|>", "x", "+ 8", ""]), max_size=12))
+def test_the_fast_codec_equals_the_tokenizer_around_special_tokens(parts: list[str]) -> None:
+    for text in ("".join(parts), " ".join(parts)):
+        assert CODEC.encode(text) == encode(text)
 
 
 @given(messages, st.sampled_from(["think", "direct"]))

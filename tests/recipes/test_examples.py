@@ -40,7 +40,7 @@ def test_pre_training_tells_nothing_of_problems_that_are_held_out() -> None:
     model = build_model(SmallQwen3(width=48, layers=1, heads=2, head_width=24, ffn_width=48), tokenizer, 0)
     policy, rng, task = LocalPolicy(model, tokenizer), random.Random(0), Countdown()
     told = set()
-    for example in corpus_batch(policy, task, rng, rows=1500, words=63):
+    for example in corpus_batch(policy, task, rng, rows=1500, tokens=63):
         assert example.learnt is not None
         assert 0 < example.num_learnt < len(example.response_ids) == len(example.learnt)
         for passage in tokenizer.decode(example.response_ids).split(" ; "):

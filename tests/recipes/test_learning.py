@@ -149,7 +149,7 @@ def reinforced(policy: LocalPolicy, stage_of: StageOf, *, seed: int, **changes: 
 def test_pretraining_learns_the_corpus(run, stage_of):
     policy = fresh()
     with stage_of("pretrain") as stage:
-        pretrain(Pretrain(steps=30, rows=16, words=31, **FASTER), policy=policy, task=TASK, seed=0, stage=stage)
+        pretrain(Pretrain(steps=30, rows=16, tokens=31, **FASTER), policy=policy, task=TASK, seed=0, stage=stage)
     losses = [row["loss"] for row in run.metrics("pretrain")]
     assert losses[0] > 5.0
     assert max(losses[-5:]) < 0.75 * losses[0]
@@ -291,4 +291,4 @@ def test_divergence_with_nothing_saved_says_so(tmp_path: Path):
     empty = RunDirectory.create(tmp_path / "run", {})
     shown = Progress({"pretrain": 1.0}, stream=io.StringIO())
     with pytest.raises(TrainingDiverged, match="no checkpoint"), running("pretrain", empty, shown, total=1.0) as stage:
-        pretrain(Pretrain(steps=2, rows=4, words=15), policy=policy, task=TASK, seed=0, stage=stage)
+        pretrain(Pretrain(steps=2, rows=4, tokens=15), policy=policy, task=TASK, seed=0, stage=stage)

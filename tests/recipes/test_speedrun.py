@@ -26,7 +26,7 @@ SETTINGS = {
     "threads": 1,
     "seed": 3,
     "size": {"width": 48, "layers": 1, "heads": 2, "kv-heads": 1, "head-width": 24, "ffn-width": 64, "context": 128},
-    "pretrain": {"steps": 6, "rows": 8, "words": 31},
+    "pretrain": {"steps": 6, "rows": 8, "tokens": 31},
     "sft": {"steps": 80, "rows": 24, "wider": 0.0},
     "expert": {"problems": 32, "samples": 4, "rows": 4, "max-tokens": 40},
     "rl": {"steps": 4, "problems": 8, "group-size": 8, "max-tokens": 40},

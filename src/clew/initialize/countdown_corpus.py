@@ -49,7 +49,7 @@ def facts(rng: random.Random, numbers: int, low: int, high: int, seen: Seen) -> 
     """`15 * 2 = 30`."""
     left = _played(rng, rng.randint(2, numbers), numbers, low, high)
     move = rng.choice(moves(left))
-    return Passage([str(move.a), move.op, str(move.b), "="], [str(move.result)])
+    return Passage([str(move.a), move.op, str(move.b)], ["=", str(move.result)])
 
 
 def judgements(rng: random.Random, numbers: int, low: int, high: int, seen: Seen) -> Passage:

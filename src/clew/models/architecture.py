@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clew.initialize.vocabulary import LARGEST_NUMBER
+from clew.initialize.vocabulary import LARGEST_NUMBER, OPERATORS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -66,6 +66,9 @@ def build_model(size: SmallQwen3, tokenizer: PreTrainedTokenizerFast, seed: int)
         embedding = model.model.embed_tokens.weight
         with torch.no_grad():
             embedding.mul_(EMBEDDING_SCALE / config.initializer_range)
-        numbers = [tokenizer.convert_tokens_to_ids(f"Ġ{n}") for n in range(LARGEST_NUMBER + 1)]
-        place_number_features(embedding, numbers, EMBEDDING_SCALE)
+        roles = ("Ġ", *(f"Ġ{operator}Ġ" for operator in OPERATORS))
+        families = [
+            [tokenizer.convert_tokens_to_ids(f"{role}{n}") for n in range(LARGEST_NUMBER + 1)] for role in roles
+        ]
+        place_number_features(embedding, families, EMBEDDING_SCALE)
     return model

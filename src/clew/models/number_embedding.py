@@ -7,6 +7,7 @@ a model that starts from them learns arithmetic from far fewer examples than fro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ PERIODS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0, 256.0, 512.0)
 """Of n: small ones tell neighbours apart and carry divisibility, large ones carry size."""
 LOG_PERIODS = (0.15, 0.3, 0.6, 1.2, 2.5, 5.5, 11.0)
 """Of log n (of log 1/2 for 0): the features of a product are exactly those of its factors turned by each other."""
+
+ROLE = 0.6
+"""Root mean square of what tells `+ 8` from `8`, where that of the features is 1."""
 
 
 def number_features(count: int) -> Tensor:
@@ -29,16 +33,20 @@ def number_features(count: int) -> Tensor:
 
 
 @torch.no_grad()
-def place_number_features(embedding: Tensor, ids: list[int], scale: float) -> None:
-    """Write the features of the numbers whose token ids are `ids` into rows of `embedding` [vocab, width], in place.
+def place_number_features(embedding: Tensor, families: Sequence[list[int]], scale: float) -> None:
+    """Write number features into rows of `embedding` [vocab, width], in place, with root mean square `scale`.
 
-    They are spread over all of the width by a random orthonormal map; `scale` is their root mean square.
+    A family holds the token ids of the numbers 0, 1, 2, ... in one role. All families share the directions of the
+    features, a random orthonormal map over all of the width; each but the first adds a random vector of its role.
     """
-    features = number_features(len(ids))
+    features = number_features(max(map(len, families)))
     width = embedding.shape[1]
     if features.shape[1] > width:
         accepted = f"at least {features.shape[1]}, the number features that number tokens start from"
         raise InvalidValue("model width", width, accepted, "choose a wider model")
     basis = torch.linalg.qr(torch.randn(width, features.shape[1])).Q
     rows = features @ basis.T * math.sqrt(width / features.shape[1])
-    embedding[ids] = rows * scale
+    for role, ids in enumerate(families):
+        mark = ROLE * torch.randn(width) if role else torch.zeros(width)
+        marked = rows[: len(ids)] + mark
+        embedding[ids] = marked * (scale / marked.square().mean().sqrt())

@@ -43,7 +43,7 @@ class LocalPolicy:
         return self._prompt_ids(render_problem(problem, mode))
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.codec.tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self.codec.encode(text))
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         contexts = [self.prompt_ids(p.state.problem, sampling.mode) + p.state.tokens for p in prompts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -50,10 +51,11 @@ def wider_problem(world: Countdown, rng: random.Random) -> Problem:
             return world.problem({"numbers": numbers, "target": target})
 
 
-def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, rows: int, words: int) -> list[Example]:
-    """`rows` documents of `words` words about the task's world; what a passage is given carries no loss."""
+def corpus_batch(policy: LocalPolicy, task: Countdown, rng: random.Random, *, rows: int, tokens: int) -> list[Example]:
+    """`rows` documents of `tokens` tokens about the task's world; what a passage is given carries no loss."""
+    # No passage has more than three words for two tokens, as `15 * 2 = 30` has.
     return [
-        _cut(policy, document(rng, task.count, task.low, task.high, words, seen=is_training), words)
+        _cut(policy, document(rng, task.count, task.low, task.high, math.ceil(1.5 * tokens), seen=is_training), tokens)
         for _ in range(rows)
     ]
 
@@ -63,14 +65,19 @@ def is_training(numbers: Sequence[int], target: int) -> bool:
     return split_of(Question(tuple(sorted(numbers)), target).id) == "train"
 
 
-def _cut(policy: LocalPolicy, passages: Sequence[Passage], words: int) -> Example:
-    """The first `words` words of `passages` as one example."""
+def _cut(policy: LocalPolicy, passages: Sequence[Passage], tokens: int) -> Example:
+    """The first `tokens` tokens of `passages` as one example."""
     from clew.learn.batch import Example
 
-    text = [word for passage in passages for part in passage for word in part][:words]
-    learnt = [flag for given, wanted in passages for flag in (*[False] * len(given), *[True] * len(wanted))][:words]
+    ids: list[int] = []
+    learnt: list[bool] = []
+    for passage in passages:
+        for words, flag in zip(passage, (False, True), strict=True):
+            part = policy.codec.encode_words(" ".join(words))
+            ids += part
+            learnt += [flag] * len(part)
     start = policy.codec.tokenizer.convert_tokens_to_ids(TEXT)
-    return Example(prompt_ids=(start,), response_ids=policy.codec.encode_words(" ".join(text)), learnt=learnt)
+    return Example(prompt_ids=(start,), response_ids=ids[:tokens], learnt=learnt[:tokens])
 
 
 def demonstration_batch(

@@ -29,8 +29,8 @@ class Pretrain:
     """Updates."""
     rows: int = 24
     """Documents an update."""
-    words: int = 63
-    """Words a document."""
+    tokens: int = 63
+    """Tokens a document."""
     lr_matrix: float = 0.02
     """Learning rate of hidden matrices (Muon)."""
     lr_other: float = 4e-3
@@ -49,7 +49,7 @@ def pretrain(settings: Pretrain, *, policy: LocalPolicy, task: Task, seed: int, 
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     decay = settings.steps // 3
     for step in range(settings.steps):
-        examples = corpus_batch(policy, world, rng, rows=settings.rows, words=settings.words)
+        examples = corpus_batch(policy, world, rng, rows=settings.rows, tokens=settings.tokens)
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
         update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
