@@ -63,9 +63,7 @@ def test_families_share_the_directions_of_the_features_and_differ_by_their_role(
     plain, marked = embedding[:100], embedding[100:]
     assert math.isclose(marked.square().mean().sqrt(), 1.0, abs_tol=1e-5)
     plain, marked = (rows - rows.mean(dim=0) for rows in (plain, marked))
-    assert torch.allclose(
-        plain / plain.norm(dim=1, keepdim=True), marked / marked.norm(dim=1, keepdim=True), atol=1e-4
-    )
+    assert torch.allclose(plain / plain.norm(dim=1, keepdim=True), marked / marked.norm(dim=1, keepdim=True), atol=1e-4)
     assert (embedding[:100] - embedding[100:]).square().mean() > 0.1
 
 

@@ -53,6 +53,17 @@ def test_pre_training_tells_nothing_of_problems_that_are_held_out() -> None:
     assert {split_of(problem_id) for problem_id in told} == {"train"}
 
 
+def test_pre_training_documents_are_whole_and_tokenised_as_one_text() -> None:
+    tokenizer = build_tokenizer()
+    model = build_model(SmallQwen3(width=48, layers=1, heads=2, head_width=24, ffn_width=48), tokenizer, 0)
+    policy = LocalPolicy(model, tokenizer)
+    for tokens in (1, 15, 63, 200):
+        for example in corpus_batch(policy, Countdown(), random.Random(tokens), rows=60, tokens=tokens):
+            assert len(example.response_ids) == tokens
+            text = tokenizer.decode(example.response_ids)
+            assert list(example.response_ids) == tokenizer.encode(text, add_special_tokens=False)
+
+
 def test_nearly_every_whole_problem_can_be_demonstrated() -> None:
     problems = Countdown().problems("validation", 500, 0)
     assert len(demonstrable(problems)) / len(problems) > 0.995

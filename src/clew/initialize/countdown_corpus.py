@@ -109,7 +109,7 @@ def derivation(rng: random.Random, numbers: int, low: int, high: int, seen: Seen
 
 def _played(rng: random.Random, remaining: int, numbers: int, low: int, high: int) -> Numbers:
     """What random moves leave of random numbers when `remaining` are left: the numbers that derivations meet."""
-    left = tuple(sorted((rng.randint(low, high) for _ in range(numbers)), reverse=True))
+    left = tuple(sorted(rng.choices(range(low, high + 1), k=numbers), reverse=True))
     while len(left) > remaining:
         left = rng.choice(moves(left)).left
     return left

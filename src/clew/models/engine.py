@@ -94,7 +94,7 @@ class _Scratch:
 class RolloutEngine:
     """Samples completions from a copy of `model`'s weights; call `refresh` after the model was trained."""
 
-    def __init__(self, model: Qwen3ForCausalLM, *, stop_ids: Sequence[int], max_rows: int = 512) -> None:
+    def __init__(self, model: Qwen3ForCausalLM, *, stop_ids: Sequence[int], max_rows: int = 2048) -> None:
         config = model.config
         self._model = model
         self.stop_ids = tuple(stop_ids)

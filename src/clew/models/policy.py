@@ -20,7 +20,7 @@ class LocalPolicy:
     """Writes with `model`; call `refresh` after training it, which also names a new version."""
 
     def __init__(
-        self, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, name: str = "local", max_rows: int = 512
+        self, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, name: str = "local", max_rows: int = 2048
     ) -> None:
         self.model = model
         self.codec = FastCodec(tokenizer)

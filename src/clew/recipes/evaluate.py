@@ -48,7 +48,7 @@ class EvalConfig:
     """Sample from the so many most likely tokens only; 0 for all."""
     top_p: float = 1.0
     """Sample from the most likely tokens that together have this probability; 1 for all."""
-    max_tokens: int = 224
+    max_tokens: int = 288
     """Most tokens of an answer."""
     mode: Literal["think", "direct"] = "think"
     """Whether the model may try, check and retry, or answers with one derivation."""

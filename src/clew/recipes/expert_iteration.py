@@ -32,7 +32,7 @@ clew distill --checkpoint runs/sft --out runs/distilled --settings.problems 4000
 class ExpertIteration:
     """Settings of expert iteration."""
 
-    rounds: int = 3
+    rounds: int = 4
     """Each searches with the policy that the one before taught."""
     problems: int = 1024
     """Training problems searched a round."""
@@ -46,7 +46,7 @@ class ExpertIteration:
     """Learning rate of hidden matrices (Muon)."""
     lr_other: float = 2e-3
     """Learning rate of embeddings and norms (AdamW)."""
-    max_tokens: int = 160
+    max_tokens: int = 176
     """Most tokens of a solution: the shorter, the more concise are the solutions that count."""
 
 

@@ -39,7 +39,7 @@ clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.s
 class PolicyGradient:
     """Settings of reinforcement learning."""
 
-    steps: int = 14
+    steps: int = 26
     """Updates."""
     problems: int = 32
     """Problems an update, each a group."""
@@ -55,7 +55,7 @@ class PolicyGradient:
     """How far it may rise (DAPO's clip-higher)."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    max_tokens: int = 176
+    max_tokens: int = 192
     """Most tokens of a response; one that is cut off there is wrong."""
     direct: float = 0.0
     """Share of problems to be answered directly, without retries; the rest think."""

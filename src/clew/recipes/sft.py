@@ -31,7 +31,7 @@ BATCHES_SORTED = 8
 class Sft:
     """Settings of supervised fine-tuning."""
 
-    steps: int = 680
+    steps: int = 950
     """Updates."""
     rows: int = 32
     """Solutions an update."""

@@ -50,7 +50,7 @@ class SolveConfig:
     """Answers sampled; the verifier picks a right one if there is any."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy."""
-    max_tokens: int = 192
+    max_tokens: int = 288
     """Most tokens of an answer."""
     seed: int = 0
     """Every random draw derives from it."""

@@ -127,7 +127,7 @@ class Evaluation:
     """Samples a problem for the test-time search at the end."""
     temperature: float = 1.0
     """Sampling temperature."""
-    max_tokens: int = 224
+    max_tokens: int = 288
     """Most tokens of a response."""
 
 
