@@ -81,3 +81,13 @@ def test_a_plain_draw_inverts_the_cumulative_distribution(logits: list[float], u
     assert upto[token] >= uniform - 1e-6
     assert upto[token] - probs[token] <= uniform + 1e-6
     assert abs(logprobs[0] - np.log(probs[token])) < 1e-5 * max(1.0, abs(np.log(probs[token])))
+
+
+def test_without_a_place_to_write_nothing_is_cached_and_all_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.caching._CacheImpl._locator_classes", [])
+
+    @kernels.compiled
+    def double(x):  # type: ignore[no-untyped-def]
+        return x + x
+
+    assert double(F(1.5)) == 3.0

@@ -21,8 +21,12 @@ _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, compiled for the types of its first arguments."""
-    return njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)(function)
+    """`function`, compiled for the types of the arguments it meets; cached where there is a place to write."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        return njit(**options)(function)
 
 
 @njit(inline="always", fastmath=_FAST)

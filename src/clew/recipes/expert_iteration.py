@@ -42,9 +42,9 @@ class ExpertIteration:
     """Solutions an update."""
     epochs: int = 1
     """Passes over the solutions kept."""
-    lr_matrix: float = 0.01
+    lr_matrix: float = 0.005
     """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 2e-3
+    lr_other: float = 1e-3
     """Learning rate of embeddings and norms (AdamW)."""
     max_tokens: int = 176
     """Most tokens of a solution: the shorter, the more concise are the solutions that count."""
