@@ -41,7 +41,7 @@ PROBLEMS = TASK.problems("train", TASK.count_problems("train") or 0, seed=0)
 SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
 MAX_TOKENS = 40
 SEEDS = (0, 1, 2)
-FAST = {"lr_matrix": 0.006, "lr_other": 1.2e-3}
+FAST = {"lr_matrix": 0.004, "lr_other": 8e-4}
 FASTER = {"lr_matrix": 0.02, "lr_other": 4e-3}
 
 # Seconds on a quiet machine; a busy one is no reason to fail.
@@ -85,10 +85,10 @@ def stage_of(run: RunDirectory) -> StageOf:
 
 @pytest.fixture(scope="module")
 def warm(run: RunDirectory, stage_of: StageOf) -> LocalPolicy:
-    """A policy that solves about a third of the problems; copy it before training it."""
+    """A policy that solves less than half of the problems; copy it before training it."""
     policy = fresh()
     with stage_of("sft") as stage:
-        settings = Sft(steps=80, rows=32, direct=0.0, wider=0.0, **FASTER)
+        settings = Sft(steps=100, rows=32, direct=0.0, wider=0.0, **FASTER)
         sft(settings, policy=policy, task=TASK, problems=PROBLEMS, seed=0, stage=stage)
     save_policy(policy, run, "sft")
     return policy
@@ -170,8 +170,9 @@ def test_fine_tuning_moves_the_rollout_engine_too(warm):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_true_rewards_lift_accuracy_and_shuffled_ones_do_not(warm, stage_of, seed):
-    true = gain(reinforced(warm, stage_of, seed=seed), warm)
-    shuffled = gain(reinforced(warm, stage_of, seed=seed, shuffle_rewards=True), warm)
+    more = {"steps": 50, "problems": 32}
+    true = gain(reinforced(warm, stage_of, seed=seed, **more), warm)
+    shuffled = gain(reinforced(warm, stage_of, seed=seed, shuffle_rewards=True, **more), warm)
     assert true.mean > 0.05
     assert true.mean > 3 * true.error
     assert shuffled.mean < shuffled.error
@@ -180,7 +181,14 @@ def test_true_rewards_lift_accuracy_and_shuffled_ones_do_not(warm, stage_of, see
 def test_expert_iteration_lifts_accuracy(run, warm, stage_of):
     learner = copied(warm)
     settings = ExpertIteration(
-        rounds=1, problems=len(PROBLEMS), samples=8, rows=16, epochs=8, max_tokens=MAX_TOKENS, **FAST
+        rounds=1,
+        problems=len(PROBLEMS),
+        samples=8,
+        rows=16,
+        epochs=8,
+        max_tokens=MAX_TOKENS,
+        lr_matrix=0.012,
+        lr_other=2.4e-3,
     )
     with stage_of("expert_iteration") as stage:
         expert_iteration(settings, policy=learner, task=TASK, problems=PROBLEMS, seed=0, stage=stage)
