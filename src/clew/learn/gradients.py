@@ -44,4 +44,4 @@ def _limit(tokens: int, tokens_per_pass: int) -> int:
     """Tokens of a micro-batch, so that every thread gets about as many; a tenth more, because padding counts."""
     threads = torch.get_num_threads()
     passes = threads * math.ceil(tokens / (threads * tokens_per_pass))
-    return math.ceil(1.1 * tokens / max(1, passes))
+    return tokens_per_pass if passes <= 1 else math.ceil(1.1 * tokens / passes)
