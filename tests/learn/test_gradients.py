@@ -69,7 +69,9 @@ def test_the_sum_does_not_depend_on_its_division(texts: list[list[int]], threads
 def test_every_thread_gets_about_as_much_and_a_run_repeats_itself() -> None:
     examples = [Example(prompt_ids=(1,), response_ids=[3] * 8) for _ in range(64)]
     first, noted = gradient(examples, 2, 2048)
-    assert noted == [256, 256]
+    assert len(noted) == 2
+    assert sum(noted) == 512
+    assert max(noted) < 1.25 * min(noted)
     assert torch.equal(first, gradient(examples, 2, 2048)[0])
 
 
