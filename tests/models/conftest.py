@@ -17,7 +17,7 @@ DEVIATION = 0.08
 """Of the matrices; four times what initialisation uses."""
 
 
-def _model(size: SmallQwen3 = TINY, seed: int = 0, *, vocabulary: int = 551, tied: bool = True) -> Any:
+def _model(size: SmallQwen3 = TINY, seed: int = 0, *, vocabulary: int = 1051, tied: bool = True) -> Any:
     """A Qwen3 with norm weights between 0.5 and 1.5, built without `build_model`, whose embedding is special."""
     config = Qwen3Config(
         vocab_size=vocabulary,

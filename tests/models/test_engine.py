@@ -18,7 +18,7 @@ from clew.models.sampling import draw, uniforms
 
 LOGPROB_TOLERANCE = 1e-4
 PLACE_TOLERANCE = 1e-5
-STOPS = tuple(range(1, 551, 9))
+STOPS = tuple(range(1, 1051, 9))
 """So many stop tokens that rows finish at different times."""
 
 Context = tuple[int, ...]
@@ -33,7 +33,7 @@ SIZES = {
 
 def make_contexts(lengths: Sequence[int], seed: int = 0) -> list[Context]:
     generator = torch.Generator().manual_seed(seed)
-    return [tuple(torch.randint(2, 551, (n,), generator=generator).tolist()) for n in lengths]
+    return [tuple(torch.randint(2, 1051, (n,), generator=generator).tolist()) for n in lengths]
 
 
 MIXED = make_contexts([9, 7, 12, 1, 9, 3])
@@ -186,7 +186,7 @@ def test_rows_side_by_side_in_threads_are_the_same_samples(
 def test_decoding_ends_when_every_row_has_finished(
     make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = RolloutEngine(make_model(), stop_ids=tuple(range(551)))
+    engine = RolloutEngine(make_model(), stop_ids=tuple(range(1051)))
     rows = spy_on_decode(engine, monkeypatch)
     sampled = engine.sample(MIXED, range(6), Sampling(max_tokens=40))
     assert rows == []

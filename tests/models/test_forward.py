@@ -27,7 +27,7 @@ SIZES = {
 }
 
 
-def batch(lengths: list[int], seed: int = 0, vocabulary: int = 551) -> tuple[Tensor, Tensor, Tensor]:
+def batch(lengths: list[int], seed: int = 0, vocabulary: int = 1051) -> tuple[Tensor, Tensor, Tensor]:
     """Right-padded inputs, targets and a mask that leaves out the first two targets and the padding."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, vocabulary, (len(lengths), max(lengths) + 1), generator=generator)
@@ -149,7 +149,7 @@ def test_entropy_of_equal_logits_is_that_of_the_uniform_distribution(make_model:
         model.lm_head.weight.fill_(0.25)
     ids, targets, mask = batch([5])
     out = token_logprobs(model, ids, targets, mask, temperature=0.5)
-    expected = torch.tensor(551.0).log()
+    expected = torch.tensor(1051.0).log()
     torch.testing.assert_close(out.entropies[mask], expected.expand(int(mask.sum())), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(out.logprobs[mask].detach(), -expected.expand(int(mask.sum())), rtol=1e-6, atol=1e-6)
 

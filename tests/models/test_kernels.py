@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 
 from clew.models import kernels
 
@@ -84,7 +85,7 @@ def test_a_plain_draw_inverts_the_cumulative_distribution(logits: list[float], u
 
 
 def test_without_a_place_to_write_nothing_is_cached_and_all_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numba.core.caching._CacheImpl._locator_classes", [])
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
 
     @kernels.compiled
     def double(x):  # type: ignore[no-untyped-def]
