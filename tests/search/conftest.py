@@ -54,6 +54,9 @@ class CountingPolicy:
     def text(self, state):
         return self.policy.text(state)
 
+    def encode(self, text):
+        return self.policy.encode(text)
+
 
 def _problem(i):
     return Problem(f"toy:{i}", "toy", (Message("user", f"guess {i}"),), {"digit": str(i % 10)})

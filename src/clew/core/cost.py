@@ -15,6 +15,8 @@ class Cost:
     prompt_tokens_read: int = 0
     prompt_tokens_cached: int = 0
     """Prompt tokens that were served from a KV cache instead of being read again."""
+    prompt_tokens_reread: int = 0
+    """Of the prompt tokens read, those that had been read before and were evicted from the cache."""
     scorer_tokens: int = 0
     verifier_calls: int = 0
     model_calls: int = 0

@@ -33,6 +33,10 @@ class Policy(Protocol):
         """The response of `state` as text, without special tokens that only mark its end."""
         ...
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text` as it would stand inside a response."""
+        ...
+
 
 class Verifier(Protocol):
     """Judges a finished answer. Never raises for any text: what it cannot judge is unscored."""
@@ -62,8 +66,9 @@ class Sample:
     states: tuple[State, ...]
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
-    first_index: int = 0
-    """Index of the first sample, so that later requests for the same state draw new random streams."""
+    first_index: int | tuple[int, ...] = 0
+    """Index of the first sample, for all states or for each, so that later requests for the same state draw new random
+    streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,21 @@ class Extract:
     states: tuple[State, ...]
 
 
-Request = Sample | Score | Verify | Extract
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Request: token ids of texts that are to be put into a state (`State.told`). Answer: `list[tuple[int, ...]]`."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Request: the response of each state as text. Answer: `list[str]`."""
+
+    states: tuple[State, ...]
+
+
+Request = Sample | Score | Verify | Extract | Encode | Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +125,8 @@ class SearchResult:
 
     chosen: State | None
     candidates: tuple[Candidate, ...]
+    tree: Any = None
+    """The `clew.search.tree.Tree` of everything the search saw; None from a strategy that grew none."""
 
 
 class Search(Protocol):

@@ -63,9 +63,26 @@ class State:
             finished=completion.finish is FinishReason.STOP,
         )
 
+    def told(self, tokens: tuple[int, ...]) -> State:
+        """The state after `tokens` that nobody sampled (a hint, a feedback, "Wait"), recorded as one more step."""
+        start = len(self.tokens)
+        end = start + len(tokens)
+        return State(self.problem, self.tokens + tokens, (*self.steps, Span(start, end)), parent=self)
+
+    def reopened(self) -> State:
+        """A finished state without the stop token that ended it, so that it can be continued; others as they are."""
+        if not self.finished:
+            return self
+        *earlier, last = self.steps
+        steps = (*earlier, Span(last.start, last.stop - 1))
+        return State(self.problem, self.tokens[:-1], steps, parent=self.parent)
+
 
 class FinishReason(StrEnum):
     STOP = "stop"
+    """The policy ended its response."""
+    STEP = "step"
+    """A step ended, the response goes on: one of `Sampling.step_ends` was met."""
     LENGTH = "length"
 
 
@@ -79,6 +96,11 @@ class Sampling:
     max_tokens: int = 192
     mode: str = "think"
     """Which generation prompt the policy is given: `think` or `direct` (no retries)."""
+    step_ends: tuple[str, ...] = ()
+    """A completion also ends with the first token whose text contains one of these. With none of them a step is all of
+    the response, with `max_tokens=1` it is a token: the granularity of a search is set here and nowhere else."""
+    statistics: bool = False
+    """Whether completions are to carry the entropy and the self-certainty of each token's distribution."""
 
     def __post_init__(self) -> None:
         from clew.core.errors import InvalidValue
@@ -106,6 +128,13 @@ class Completion:
     """Tokens in front of the completion (prompt and earlier response) that were read for it."""
     prompt_tokens_cached: int = 0
     """Tokens in front of it whose keys and values were already in memory, e.g. read for a sibling."""
+    prompt_tokens_reread: int = 0
+    """Of the tokens read, those that had been in memory before and were evicted."""
+    entropies: tuple[float, ...] | None = None
+    """Per token, of the distribution sampled from, in nats; None unless `Sampling.statistics` asked for them."""
+    certainties: tuple[float, ...] | None = None
+    """Per token, self-certainty: KL divergence of that distribution from the uniform one, KL(uniform || p), in nats
+    (arXiv 2502.18581); None unless `Sampling.statistics` asked for them."""
 
 
 class Outcome(StrEnum):

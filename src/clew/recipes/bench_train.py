@@ -146,7 +146,10 @@ def trl_step_s(model: Any, tokenizer: Any, problems: Sequence[Problem], *, seed:
     """Median seconds of a step of GRPOTrainer at its best here: nothing logged, saved, recomputed or cast."""
     from datasets import Dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from trl import (  # type: ignore[import-not-found, import-untyped, attr-defined, unused-ignore]
+        GRPOConfig,
+        GRPOTrainer,
+    )
 
     from clew.initialize.chat import render_problem
 

@@ -14,6 +14,8 @@ from clew.core.cost import Budget, Cost
 from clew.core.errors import InvalidValue
 from clew.core.protocols import (
     Candidate,
+    Decode,
+    Encode,
     Extract,
     Policy,
     Request,
@@ -29,11 +31,13 @@ from clew.search.record import (
     Answer,
     Answers,
     BudgetExhausted,
+    Encoded,
     Samples,
     Scores,
     SearchOutcome,
     SearchRecord,
     StopReason,
+    Texts,
     Verdicts,
 )
 from clew.search.serve import Asked, Judge, Roles, serve
@@ -41,7 +45,14 @@ from clew.search.serve import Asked, Judge, Roles, serve
 MAX_REFUSALS = 8
 """Requests a strategy may still try after its budget is spent, before it is closed."""
 
-_ANSWER_OF: dict[type[Request], type[Answer]] = {Sample: Samples, Score: Scores, Verify: Verdicts, Extract: Answers}
+_ANSWER_OF: dict[type[Request], type[Answer]] = {
+    Sample: Samples,
+    Score: Scores,
+    Verify: Verdicts,
+    Extract: Answers,
+    Encode: Encoded,
+    Decode: Texts,
+}
 
 
 def run_searches(  # noqa: PLR0913  the roles, each by its name
@@ -169,9 +180,13 @@ def _replay(strategy: Search, record: SearchRecord) -> _Live:
 
 
 def _fits(request: Request, answer: Answer) -> bool:
-    if not isinstance(answer, _ANSWER_OF[type(request)]) or len(answer.values) != len(request.states):
+    if not isinstance(answer, _ANSWER_OF[type(request)]) or len(answer.values) != _num_asked(request):
         return False
     return not isinstance(answer, Samples) or all(len(row) == getattr(request, "n", None) for row in answer.values)
+
+
+def _num_asked(request: Request) -> int:
+    return len(request.texts if isinstance(request, Encode) else request.states)
 
 
 def _hold_to_budget(search: _Live, budget: Budget, scorer: Scorer | None) -> None:
@@ -181,7 +196,7 @@ def _hold_to_budget(search: _Live, budget: Budget, scorer: Scorer | None) -> Non
 
 def _allowed(request: Request, budget: Budget, spent: Cost, scorer: Scorer | None) -> bool:
     """Ceilings on tokens and calls stop what runs a model; the ceiling on seconds stops all but reading answers off."""
-    if isinstance(request, Extract):
+    if isinstance(request, Extract | Encode | Decode):
         return True
     runs_model = isinstance(request, Sample) or (
         isinstance(request, Score) and scorer is not None and scorer.cost_tokens(request.states) > 0

@@ -36,7 +36,7 @@ class ScriptedPolicy:
         for prompt in prompts:
             state = prompt.state
             tokens = (*self._text(prompt, sampling).encode(), END)
-            kept = tokens[: sampling.max_tokens]
+            kept, finish = _cut(tokens, sampling)
             before = sum(len(message.content.encode()) for message in state.problem.prompt) + len(state.tokens)
             cached = (state.problem.id, state.tokens) in read
             read.add((state.problem.id, state.tokens))
@@ -44,7 +44,7 @@ class ScriptedPolicy:
                 Completion(
                     tokens=kept,
                     logprobs=None if self.logprob is None else tuple(self.logprob(prompt, t) for t in kept),
-                    finish=FinishReason.STOP if len(kept) == len(tokens) else FinishReason.LENGTH,
+                    finish=finish,
                     policy_version=self.version,
                     prompt_tokens_read=0 if cached else before,
                     prompt_tokens_cached=before if cached else 0,
@@ -54,6 +54,9 @@ class ScriptedPolicy:
 
     def text(self, state: State) -> str:
         return bytes(token for token in state.tokens if token != END).decode(errors="replace")
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(text.encode())
 
     def _text(self, prompt: Prompt, sampling: Sampling) -> str:
         if callable(self.script):
@@ -97,8 +100,8 @@ class TabularPolicy:
         stack: list[tuple[tuple[int, ...], tuple[float, ...]]] = [((), ())]
         while stack:
             tokens, logprobs = stack.pop()
-            if tokens and (tokens[-1] == self.stop or len(tokens) == sampling.max_tokens):
-                yield self._completion(state, tokens, logprobs), math.exp(math.fsum(logprobs))
+            if self._ends(tokens, sampling):
+                yield self._completion(state, tokens, logprobs, sampling), math.exp(math.fsum(logprobs))
                 continue
             probs = self.distribution(_after(state, tokens), sampling)
             stack += [((*tokens, t), (*logprobs, math.log(p))) for t, p in enumerate(probs) if p > 0.0]
@@ -106,19 +109,49 @@ class TabularPolicy:
     def text(self, state: State) -> str:
         return " ".join(self.vocabulary[token] for token in state.tokens if token != self.stop)
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Raises `InvalidValue` for a word outside the vocabulary."""
+        unknown = next((word for word in text.split() if word not in self.vocabulary), None)
+        if unknown is not None:
+            accepted = f"words of the vocabulary: {', '.join(self.vocabulary)}"
+            raise InvalidValue("a word to put into a state", unknown, accepted, "tell it something it has words for")
+        return tuple(self.vocabulary.index(word) for word in text.split())
+
     def _sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
         stream = random.Random(prompt.seed)
         tokens: tuple[int, ...] = ()
         logprobs: tuple[float, ...] = ()
-        while len(tokens) < sampling.max_tokens and tokens[-1:] != (self.stop,):
+        while not self._ends(tokens, sampling):
             probs = self.distribution(_after(prompt.state, tokens), sampling)
             (token,) = stream.choices(range(len(probs)), weights=probs)
             tokens, logprobs = (*tokens, token), (*logprobs, math.log(probs[token]))
-        return self._completion(prompt.state, tokens, logprobs)
+        return self._completion(prompt.state, tokens, logprobs, sampling)
 
-    def _completion(self, state: State, tokens: tuple[int, ...], logprobs: tuple[float, ...]) -> Completion:
-        finish = FinishReason.STOP if tokens[-1] == self.stop else FinishReason.LENGTH
+    def _ends(self, tokens: tuple[int, ...], sampling: Sampling) -> bool:
+        return bool(tokens) and (
+            len(tokens) == sampling.max_tokens or tokens[-1] == self.stop or self._ends_step(tokens[-1], sampling)
+        )
+
+    def _ends_step(self, token: int, sampling: Sampling) -> bool:
+        return any(end in self.vocabulary[token] for end in sampling.step_ends)
+
+    def _completion(
+        self, state: State, tokens: tuple[int, ...], logprobs: tuple[float, ...], sampling: Sampling
+    ) -> Completion:
+        step = FinishReason.STEP if self._ends_step(tokens[-1], sampling) else FinishReason.LENGTH
+        finish = FinishReason.STOP if tokens[-1] == self.stop else step
         return Completion(tokens, logprobs, finish, self.version, prompt_tokens_read=len(state.tokens))
+
+
+def _cut(tokens: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], FinishReason]:
+    """As many of the bytes and the stop token as a step and `max_tokens` allow."""
+    ends = {end.encode()[0] for end in sampling.step_ends if len(end.encode()) == 1}
+    stop = next((at + 1 for at, token in enumerate(tokens[:-1]) if token in ends), len(tokens))
+    if min(stop, sampling.max_tokens) == len(tokens):
+        return tokens, FinishReason.STOP
+    return tokens[: min(stop, sampling.max_tokens)], (
+        FinishReason.STEP if stop <= sampling.max_tokens else FinishReason.LENGTH
+    )
 
 
 def _after(state: State, tokens: tuple[int, ...]) -> State:
@@ -176,6 +209,9 @@ class PooledPolicy:
         if text is None:
             text = self._texts[key] = self.policy.text(state)
         return text
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return self.policy.encode(text)
 
     def forget(self) -> None:
         """Drop the pool, keep the counts."""

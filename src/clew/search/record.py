@@ -52,7 +52,21 @@ class Answers:
     values: tuple[str | None, ...]
 
 
-Answer = Samples | Scores | Verdicts | Answers
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Answer to `Encode`: the token ids of each text."""
+
+    values: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Answer to `Decode`: one text a state."""
+
+    values: tuple[str, ...]
+
+
+Answer = Samples | Scores | Verdicts | Answers | Encoded | Texts
 
 
 @dataclass(frozen=True, slots=True)

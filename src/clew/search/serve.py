@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 from clew.core.cost import Cost
 from clew.core.errors import InvalidValue
-from clew.core.protocols import Extract, Policy, Prompt, Request, Sample, Score, Scorer, Verify
+from clew.core.protocols import Decode, Encode, Extract, Policy, Prompt, Request, Sample, Score, Scorer, Verify
 from clew.core.seeds import derive_seed
 from clew.core.types import Completion, Problem, Sampling, State, Verdict
-from clew.search.record import Answer, Answers, Samples, Scores, Verdicts
+from clew.search.record import Answer, Answers, Encoded, Samples, Scores, Texts, Verdicts
 
 
 class Judge(Protocol):
@@ -53,16 +53,18 @@ def sample_seed(seed: int, state: State, index: int) -> int:
 
 def sampling_cost(completions: Iterable[Completion], seconds: float = 0.0, *, verifier_calls: int = 0) -> Cost:
     """What sampling `completions`, and judging them if they were judged, consumed."""
-    sampled = read = cached = calls = 0
+    sampled = read = cached = reread = calls = 0
     for completion in completions:
         sampled += len(completion.tokens)
         read += completion.prompt_tokens_read
         cached += completion.prompt_tokens_cached
+        reread += completion.prompt_tokens_reread
         calls += 1
     return Cost(
         tokens_sampled=sampled,
         prompt_tokens_read=read,
         prompt_tokens_cached=cached,
+        prompt_tokens_reread=reread,
         verifier_calls=verifier_calls,
         model_calls=calls,
         seconds=seconds,
@@ -85,6 +87,10 @@ def serve(roles: Roles, asked: Sequence[Asked]) -> list[Served]:
                 served[place] = _verify(roles, states)
             case Extract(states=states):
                 served[place] = _extract(roles, states)
+            case Encode(texts=texts):
+                served[place] = Served(Encoded(tuple(roles.policy.encode(text) for text in texts)), Cost())
+            case Decode(states=states):
+                served[place] = Served(Texts(tuple(roles.policy.text(state) for state in states)), Cost())
     for sampling, places in samples.items():
         _put(served, places, _sample(roles.policy, sampling, [asked[place] for place in places]))
     _put(served, scores, _score(roles.scorer, [asked[place].request for place in scores]))
@@ -99,8 +105,10 @@ def _put(served: list[Served | None], places: Sequence[int], answers: Sequence[S
 def _prompts(request: Sample, seed: int) -> Iterator[Prompt]:
     # A state that occurs twice in one request goes on with its own indices instead of repeating its samples.
     occurrences: Counter[tuple[int, ...]] = Counter()
-    for state in request.states:
-        first = request.first_index + occurrences[state.tokens] * request.n
+    firsts = request.first_index
+    for place, state in enumerate(request.states):
+        start = firsts if isinstance(firsts, int) else firsts[place]
+        first = start + occurrences[state.tokens] * request.n
         occurrences[state.tokens] += 1
         for index in range(first, first + request.n):
             yield Prompt(state, sample_seed(seed, state, index))
