@@ -15,7 +15,7 @@ from trace_reader import Reader, statements, world_values
 
 from clew.core.errors import InvalidValue
 from clew.initialize.behaviours import Behaviour, count
-from clew.initialize.countdown_traces import TraceStyle, solution_words, thinking_words
+from clew.initialize.countdown_traces import TraceStyle, answer_words, solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
 from clew.initialize.vocabulary import LARGEST_NUMBER
 from clew.initialize.vocabulary import words as vocabulary_words
@@ -89,6 +89,19 @@ def test_other_counts_of_numbers(settings, n):
         check(task, problem, solution_words(numbers, target, rng))
         for style in STYLES[::4]:
             check(task, problem, thinking_words(numbers, target, rng, style))
+
+
+def test_answers_at_once_are_right_and_show_no_thought():
+    rng = random.Random(5)
+    task = Countdown()
+    for problem in task.problems("train", 200, 2):
+        numbers, target = problem.metadata["numbers"], problem.metadata["target"]
+        if target not in reachable(tuple(sorted(numbers, reverse=True))):
+            continue
+        words = answer_words(numbers, target, rng)
+        assert words[0] == "answer"
+        assert not {"have", "try", "no", "yes", "=", "back"} & set(words)
+        assert task.verify(problem, " ".join(words)).right
 
 
 def test_direct_solutions_are_right_and_have_no_mistakes():

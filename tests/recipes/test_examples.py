@@ -75,5 +75,8 @@ def test_batches_of_similar_length_keep_every_example_and_waste_little() -> None
     batches = similar_lengths(examples, 32)
     assert sorted(id(e) for batch in batches for e in batch) == sorted(map(id, examples))
     assert [len(batch) for batch in batches] == [32] * 8
-    padded = sum(len(batch) * max(e.length for e in batch) for batch in batches)
+    middle = sorted(e.length for e in examples)[128]
+    assert all(sum(e.length < middle for e in batch) >= 14 for batch in batches), "short ones are in every batch"
+    halves = [sorted(batch, key=lambda e: e.length) for batch in batches]
+    padded = sum(16 * (half[15].length + half[31].length) for half in halves)
     assert padded / sum(e.length for e in examples) < 1.12

@@ -71,6 +71,15 @@ def solution_words(numbers: list[int], target: int, rng: random.Random) -> list[
     return ["have", *map(str, start), *derived.words, "answer", *derived.expression.split(" ")]
 
 
+def answer_words(numbers: list[int], target: int, rng: random.Random) -> list[str]:
+    """The answer at once, without a thought: what a question and its answer look like in most texts.
+
+    Raises `InvalidValue` if the moves of `countdown_world` cannot make `target`.
+    """
+    start = _start(numbers, target)
+    return ["answer", *_derive(start, target, atoms(start), rng).expression.split(" ")]
+
+
 def thinking_words(numbers: list[int], target: int, rng: random.Random, style: TraceStyle) -> list[str]:
     """A chain of thought with attempts, checks and corrections that ends in a right answer.
 

@@ -12,7 +12,7 @@ from clew.core.task import split_of
 from clew.core.types import Group, Problem, Trajectory
 from clew.initialize.chat import render_problem
 from clew.initialize.countdown_corpus import Passage, document
-from clew.initialize.countdown_traces import solution_words, thinking_words
+from clew.initialize.countdown_traces import answer_words, solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
 from clew.initialize.vocabulary import LARGEST_NUMBER, TEXT
 from clew.tasks.countdown import Countdown, Question
@@ -89,7 +89,7 @@ def demonstration_batch(
     rows: int,
     settings: Sft,
 ) -> list[Example]:
-    """`rows` written solutions: a share `direct` without retries, the rest thinking.
+    """`rows` written solutions: shares `direct` without retries and `at_once` without a thought, the rest thinking.
 
     A share `wider` of the problems is from a wider world, the rest from `problems`; their numbers are put in a new
     order each time.
@@ -102,6 +102,8 @@ def demonstration_batch(
         problem = world.problem({"numbers": numbers, "target": target})
         if rng.random() < settings.direct:
             examples.append(cloned(policy, problem, "direct", solution_words(numbers, target, rng)))
+        elif rng.random() < settings.at_once:
+            examples.append(cloned(policy, problem, "think", answer_words(numbers, target, rng)))
         else:
             examples.append(cloned(policy, problem, "think", thinking_words(numbers, target, rng, settings.style)))
     return examples

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
@@ -32,7 +32,7 @@ clew distill --checkpoint runs/sft --out runs/distilled --settings.problems 4000
 class ExpertIteration:
     """Settings of expert iteration."""
 
-    rounds: int = 4
+    rounds: int = 5
     """Each searches with the policy that the one before taught."""
     problems: int = 1024
     """Training problems searched a round."""
@@ -48,6 +48,8 @@ class ExpertIteration:
     """Learning rate of embeddings and norms (AdamW)."""
     max_tokens: int = 176
     """Most tokens of a solution: the shorter, the more concise are the solutions that count."""
+    mode: Literal["think", "direct"] = "think"
+    """Whether solutions may try, check and retry, or are one derivation."""
 
 
 def expert_iteration(
@@ -84,7 +86,7 @@ def searched(
         task,
         problems,
         n=settings.samples,
-        sampling=Sampling(max_tokens=settings.max_tokens),
+        sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
         seed=seed,
         stage=stage.name,
         on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
@@ -114,7 +116,7 @@ def clone_shortest(
     order = [t for _ in range(settings.epochs) for t in rng.sample(expert, len(expert))]
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
-        examples = [sampled(policy, trajectory, "think") for trajectory in chosen]
+        examples = [sampled(policy, trajectory, settings.mode) for trajectory in chosen]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
         update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(

@@ -33,10 +33,12 @@ class Sft:
 
     steps: int = 950
     """Updates."""
-    rows: int = 32
+    rows: int = 52
     """Solutions an update."""
-    direct: float = 0.15
-    """Share of solutions without retries; the rest think."""
+    direct: float = 0.2
+    """Share of solutions without retries, in the mode of that name; the rest are in the mode that may think."""
+    at_once: float = 0.4
+    """Of those that may think, the share that give the answer at once, as question and answer stand in most texts."""
     wider: float = 0.2
     """Share of solutions to problems of a wider world: larger numbers and targets, none of them held out."""
     lr_matrix: float = 0.02
@@ -75,9 +77,17 @@ def sft(
 
 
 def similar_lengths(examples: Sequence[Example], rows: int) -> list[list[Example]]:
-    """`examples` in batches of `rows` that are of similar length, so that little of a batch is padding."""
+    """`examples` in batches of `rows`, each half from the shorter half of them and half from the longer, the lengths
+    within a half being similar: little of a batch is padding, and no update learns from short answers alone.
+    """
     ordered = sorted(examples, key=lambda example: example.length)
-    return [ordered[start : start + rows] for start in range(0, len(ordered), rows)]
+    middle, half = len(ordered) // 2, max(1, rows // 2)
+    shorter, longer = ordered[:middle], ordered[middle:]
+    count = max(1, len(ordered) // rows)
+    return [
+        shorter[at * half : (at + 1) * half] + longer[at * (rows - half) : (at + 1) * (rows - half)]
+        for at in range(count)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

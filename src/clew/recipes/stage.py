@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MISTAKE_WORDS = frozenset({"no", "back"})
 """A response without them answers with its first attempt."""
+ANSWER_WORD = "answer"
+"""A response that begins with it was given at once, without a thought."""
 SAMPLES_SHOWN = 60
 """Samples of a stage that are kept as text for the report."""
 
@@ -158,6 +160,7 @@ def evaluate_stage(
         "greedy": summarise(sampled(1, temperature=0.0), task).pass_at_1.as_dict(),
         "direct": summarise(sampled(settings.samples, mode="direct"), task).pass_at_1.as_dict(),
         "first_attempt": first_attempt_rate(groups),
+        "thinks": thinking_share(groups),
     }
 
 
@@ -190,6 +193,17 @@ def first_attempt_rate(groups: Sequence[Group]) -> dict[str, Any]:
         if group.scored
     ]
     return clustered(values, draws_per_problem=min(len(group.scored) for group in groups if group.scored)).as_dict()
+
+
+def thinking_share(groups: Sequence[Group]) -> dict[str, float | None]:
+    """The share of responses that think before they answer, and how many of those are right (None: there is none).
+
+    It divides what learning gains into thinking more often and thinking better.
+    """
+    responses = [t for group in groups for t in group.scored]
+    thought = [t for t in responses if not t.text.lstrip().startswith(ANSWER_WORD)]
+    right = sum(t.verdict.right for t in thought) / len(thought) if thought else None
+    return {"share": len(thought) / max(1, len(responses)), "right_when_thinking": right}
 
 
 def shown_samples(groups: Sequence[Group], stage: str, most: int = SAMPLES_SHOWN) -> list[dict[str, Any]]:
