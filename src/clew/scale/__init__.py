@@ -1,0 +1,1 @@
+"""Scale: what a budget buys, and how to spend it."""
