@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Group, Outcome, Problem, Verdict
-from clew.recipes.bench_rollout import NO_STOP, spread
+from clew.recipes.bench_rollout import NO_STOP, flops_per_token, peak_gflops, spread
 from clew.recipes.rl import PolicyGradient, rl
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def measure_train(*, repeats: int, seed: int) -> dict[str, Any]:
         "clew_step_s": statistics.median(ours),
         "trl_step_s": statistics.median(theirs) if theirs else None,
         "vs_trl": _compared(ours, theirs) if theirs else None,
+        **_against_the_machine(model, len(_prompt_ids(tokenizer, problems[0])), ours, theirs, repeats),
         "note": OPTIMISERS if theirs else WITHOUT_TRL,
         "spread": {"clew_step_s": spread(ours), **({"trl_step_s": spread(theirs)} if theirs else {})},
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -79,6 +80,40 @@ def _compared(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     ratios = [t / c for c, t in zip(ours, theirs, strict=True)]
     versions = {name: importlib.metadata.version(name) for name in ("trl", "accelerate", "datasets")}
     return {"ratio": statistics.median(ratios), "spread": {"ratio": spread(ratios)}, "versions": versions}
+
+
+def _against_the_machine(
+    model: Qwen3ForCausalLM, prompt: int, ours: Sequence[float], theirs: Sequence[float], repeats: int
+) -> dict[str, float | None]:
+    """The share of the machine's peak that a step reaches, and the ratio to TRL that a step at the peak would have."""
+    gflops = flops_per_step(model, prompt) / 1e9
+    peak = peak_gflops(repeats)
+    return {
+        "gflops_per_step": gflops,
+        "peak_gflops": peak,
+        "share_of_peak": gflops / statistics.median(ours) / peak,
+        "ratio_at_peak": statistics.median(theirs) * peak / gflops if theirs else None,
+    }
+
+
+def flops_per_step(model: Qwen3ForCausalLM, prompt: int) -> int:
+    """Matrix products of sampling each token once and of one pass forward and, at twice its price, backward.
+
+    Every sample reads its prompt in training; logits are of the new tokens alone. Muon's products are left out.
+    """
+    config = model.config
+    samples, context = PROBLEMS * SAMPLES, prompt + NEW_TOKENS // 2
+    logits = 2 * config.hidden_size * config.vocab_size
+    body = flops_per_token(model, context) - logits
+    sampling = (samples * NEW_TOKENS) * (body + logits) + PROBLEMS * prompt * body
+    forward = samples * (prompt + NEW_TOKENS - 1) * body + samples * NEW_TOKENS * logits
+    return sampling + 3 * forward
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[int]:
+    from clew.initialize.chat import render_problem
+
+    return list(tokenizer.encode(render_problem(problem), add_special_tokens=False))
 
 
 def share_of_digits(text: str) -> float:
