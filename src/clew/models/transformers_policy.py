@@ -1,0 +1,194 @@
+"""Any causal language model of Hugging Face transformers as a `Policy`: slower than clew's own engine, and general.
+
+It decodes in batches with the library's own cache; a context that several samples share is read once, every sample
+draws from its own random stream, and rows that have ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from clew.core.errors import CheckpointError, InvalidValue
+from clew.core.protocols import Prompt
+from clew.core.types import Completion, FinishReason, Problem, Sampling, State
+from clew.models.sampling import draw, uniforms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TransformersPolicy:
+    """Writes with `model` and the chat template of `tokenizer`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "transformers",
+        max_rows: int = 64,
+    ) -> None:
+        self.model, self.tokenizer, self.version, self.max_rows = model.eval(), tokenizer, name, max_rows
+        ends = model.generation_config.eos_token_id
+        self._ends = frozenset([ends] if isinstance(ends, int) else ends or ()) | {tokenizer.eos_token_id}
+        self._prompt_ids = lru_cache(maxsize=1 << 12)(self._render)
+        self._piece = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Raises `InvalidValue` if a prompt and `max_tokens` do not fit the model's context."""
+        contexts = [self.prompt_ids(prompt.state.problem) + prompt.state.tokens for prompt in prompts]
+        self._check_fits(contexts, sampling)
+        completions: list[Completion] = []
+        for start in range(0, len(prompts), self.max_rows):
+            rows = slice(start, start + self.max_rows)
+            completions += self._sample_batch(contexts[rows], [p.seed for p in prompts[rows]], sampling)
+        return completions
+
+    def text(self, state: State) -> str:
+        return str(self.tokenizer.decode(list(state.tokens), skip_special_tokens=True))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        """Token ids of the prompt, generation prompt included."""
+        return self._prompt_ids(problem.prompt)
+
+    def _render(self, messages: tuple[Any, ...]) -> tuple[int, ...]:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _check_fits(self, contexts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, contexts), default=0) + sampling.max_tokens
+        if limit is not None and longest > limit:
+            accepted = f"at most {limit} tokens, the model's context"
+            raise InvalidValue("prompt and max_tokens together", longest, accepted, "lower max_tokens")
+
+    @torch.inference_mode()
+    def _sample_batch(
+        self, contexts: Sequence[tuple[int, ...]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
+        distinct = {context: at for at, context in enumerate(dict.fromkeys(contexts))}
+        owner = torch.tensor([distinct[context] for context in contexts])
+        logits, cache, mask = self._read(list(distinct))
+        cache.batch_select_indices(owner)
+        logits, mask = logits[owner], mask[owner]
+        noise = torch.from_numpy(uniforms(seeds, sampling.max_tokens))
+        written = [_Written(self._ends, sampling, self._piece) for _ in contexts]
+        alive = torch.arange(len(contexts))
+        for step in range(sampling.max_tokens):
+            drawn = draw(logits, noise[alive, step], sampling)
+            measured = _statistics(logits) if sampling.statistics else None
+            for at, row in enumerate(alive.tolist()):
+                written[row].add(drawn, measured, at)
+            going = torch.tensor([written[row].finish is None for row in alive.tolist()])
+            if not going.any() or step + 1 == sampling.max_tokens:
+                break
+            if not going.all():
+                kept = going.nonzero().squeeze(1)
+                cache.batch_select_indices(kept)
+                alive, mask = alive[kept], mask[kept]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = self._forward(drawn.tokens[going][:, None], mask, cache)
+        first: set[tuple[int, ...]] = set()
+        completions = []
+        for context, row in zip(contexts, written, strict=True):
+            completions.append(row.completion(self.version, len(context), shared=context in first))
+            first.add(context)
+        return completions
+
+    def _read(self, contexts: list[tuple[int, ...]]) -> tuple[Tensor, Any, Tensor]:
+        """Logits after each context [contexts, vocab], the cache and the attention mask; contexts are left-padded."""
+        from transformers import DynamicCache
+
+        width = max(map(len, contexts))
+        ids = torch.tensor([(0,) * (width - len(context)) + context for context in contexts])
+        mask = torch.tensor([[0] * (width - len(context)) + [1] * len(context) for context in contexts])
+        cache = DynamicCache(config=self.model.config)
+        return self._forward(ids, mask, cache), cache, mask
+
+    def _forward(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+
+class _Written:
+    """What one row has written."""
+
+    def __init__(self, ends: frozenset[int], sampling: Sampling, piece: Any) -> None:
+        self.ends, self.sampling, self.piece = ends, sampling, piece
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.entropies: list[float] = []
+        self.certainties: list[float] = []
+        self.finish: FinishReason | None = None
+
+    def add(self, drawn: Any, measured: tuple[Tensor, Tensor] | None, at: int) -> None:
+        token = int(drawn.tokens[at])
+        self.tokens.append(token)
+        self.logprobs.append(float(drawn.logprobs[at]))
+        if measured is not None:
+            self.entropies.append(float(measured[0][at]))
+            self.certainties.append(float(measured[1][at]))
+        if token in self.ends:
+            self.finish = FinishReason.STOP
+        elif any(end in self.piece(token) for end in self.sampling.step_ends):
+            self.finish = FinishReason.STEP
+
+    def completion(self, version: str, context: int, *, shared: bool) -> Completion:
+        return Completion(
+            tokens=tuple(self.tokens),
+            logprobs=tuple(self.logprobs),
+            finish=self.finish or FinishReason.LENGTH,
+            policy_version=version,
+            prompt_tokens_read=0 if shared else context,
+            prompt_tokens_cached=context if shared else 0,
+            entropies=tuple(self.entropies) if self.sampling.statistics else None,
+            certainties=tuple(self.certainties) if self.sampling.statistics else None,
+        )
+
+
+def _statistics(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy and self-certainty KL(uniform || p) of softmax(logits) [batch, vocab], both [batch] in nats."""
+    logprobs = logits.log_softmax(dim=-1)
+    vocab = logits.shape[-1]
+    return -(logprobs.exp() * logprobs).sum(-1), -logprobs.mean(-1) - torch.tensor(float(vocab)).log()
+
+
+def load_transformers_policy(path: Path) -> TransformersPolicy:
+    """The model in a Hugging Face directory, or in one GGUF file, float32 on the CPU. Raises `CheckpointError`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    directory = path.parent if where else path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, **where)
+        model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32, **where)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(
+            f"no model could be loaded from {path}: {str(error).splitlines()[0]}",
+            "a Hugging Face directory of a causal language model with its tokenizer, or a GGUF file",
+            "check the path; for GGUF install the package gguf",
+        ) from error
+    if tokenizer.chat_template is None:
+        raise CheckpointError(
+            f"the tokenizer of {path} has no chat template", "an instruction-tuned model", "choose another model"
+        )
+    return TransformersPolicy(model, tokenizer, name=path.stem)
