@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from clew.core.errors import InvalidValue
 
@@ -24,7 +24,17 @@ class Cost:
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+        # Every request of every search adds costs: written out, because a loop over the fields is five times slower.
+        return Cost(
+            self.tokens_sampled + other.tokens_sampled,
+            self.prompt_tokens_read + other.prompt_tokens_read,
+            self.prompt_tokens_cached + other.prompt_tokens_cached,
+            self.prompt_tokens_reread + other.prompt_tokens_reread,
+            self.scorer_tokens + other.scorer_tokens,
+            self.verifier_calls + other.verifier_calls,
+            self.model_calls + other.model_calls,
+            self.seconds + other.seconds,
+        )
 
     @property
     def tokens(self) -> int:

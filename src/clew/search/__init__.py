@@ -6,12 +6,12 @@ from clew.core.errors import InvalidValue, UnknownName
 from clew.core.protocols import Scorer
 from clew.core.types import Sampling
 from clew.search.best_of_n import BestOfN
-from clew.search.driver import continue_searches, run_searches
+from clew.search.driver import Progress, continue_searches, run_searches
 from clew.search.first_right import FirstRight
 from clew.search.guidance import Guide, MeanLogProb
 from clew.search.majority_vote import MajorityVote
 from clew.search.policies import PooledPolicy, ScriptedPolicy, TabularPolicy
-from clew.search.record import BudgetExhausted, SearchOutcome, SearchRecord, StopReason
+from clew.search.record import BudgetExhausted, SearchInterrupted, SearchOutcome, SearchRecord, StopReason
 from clew.search.serve import Roles
 
 Strategy = BestOfN | FirstRight | MajorityVote
@@ -28,8 +28,10 @@ __all__ = [
     "MajorityVote",
     "MeanLogProb",
     "PooledPolicy",
+    "Progress",
     "Roles",
     "ScriptedPolicy",
+    "SearchInterrupted",
     "SearchOutcome",
     "SearchRecord",
     "StopReason",

@@ -2,57 +2,66 @@
 
 A round collects the pending request of every live search, answers all of them together (`clew.search.serve`) and
 sends the answers back. Nothing here knows any strategy.
+
+What fails fails alone: a policy, a scorer, a verifier or a strategy that raises, or answers what is no answer, ends the
+search of that problem as FAILED, and the others go on. Only a wrong use that meets every search (a guide that needs
+log-probs on a policy without them, an extra that is not installed) is raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import final
 
 from clew.core.cost import Budget, Cost
-from clew.core.errors import InvalidValue
-from clew.core.protocols import (
-    Candidate,
-    Decode,
-    Encode,
-    Extract,
-    Policy,
-    Request,
-    Sample,
-    Score,
-    Scorer,
-    Search,
-    SearchResult,
-    Verify,
-)
-from clew.core.types import Completion, Problem, State
-from clew.search.record import (
-    Answer,
-    Answers,
-    BudgetExhausted,
-    Encoded,
-    Samples,
-    Scores,
-    SearchOutcome,
-    SearchRecord,
-    StopReason,
-    Texts,
-    Verdicts,
-)
+from clew.core.errors import MissingExtra, UsageError
+from clew.core.protocols import Decode, Encode, Extract, Policy, Request, Sample, Score, Scorer, Search
+from clew.core.types import Problem
+from clew.search import failure
+from clew.search.live import LiveSearch
+from clew.search.record import SearchInterrupted, SearchOutcome, SearchRecord
 from clew.search.serve import Asked, Judge, Roles, serve
 
-MAX_REFUSALS = 8
-"""Requests a strategy may still try after its budget is spent, before it is closed."""
+MAX_IDLE_REQUESTS = 10_000
+"""Requests in a row that sample nothing, before a search counts as endless."""
+MAX_REQUESTS = 100_000
+"""Requests of a search without a budget, before it counts as endless."""
 
-_ANSWER_OF: dict[type[Request], type[Answer]] = {
-    Sample: Samples,
-    Score: Scores,
-    Verify: Verdicts,
-    Extract: Answers,
-    Encode: Encoded,
-    Decode: Texts,
-}
+
+@final
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the searches are after a round; to be read while the callback that was given it runs."""
+
+    rounds: int
+    num_problems: int
+    seconds: float
+    """Since the call began."""
+    _searches: Sequence[LiveSearch] = field(repr=False)
+
+    @property
+    def num_live(self) -> int:
+        return sum(search.live for search in self._searches)
+
+    @property
+    def cost(self) -> Cost:
+        """Of all searches together, earlier calls included."""
+        return sum((search.cost for search in self._searches), Cost())
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens sampled in this call, by its seconds."""
+        sampled = sum(s.cost.tokens_sampled - s.record.cost.tokens_sampled for s in self._searches)
+        return sampled / self.seconds if self.seconds else 0.0
+
+    def records(self) -> list[SearchRecord]:
+        """What every search goes on from, e.g. to be saved from time to time."""
+        return [search.as_record() for search in self._searches]
+
+
+OnRound = Callable[[Progress], None]
 
 
 def run_searches(  # noqa: PLR0913  the roles, each by its name
@@ -64,15 +73,17 @@ def run_searches(  # noqa: PLR0913  the roles, each by its name
     scorer: Scorer | None = None,
     budget: Budget | None = None,
     seed: int = 0,
+    on_round: OnRound | None = None,
 ) -> list[SearchOutcome]:
     """Search every problem with `strategy`, all at once; one outcome a problem, in order.
 
     `budget` holds for each problem alone and is exceeded by at most the one request that crosses it: the next
     one that would run a model is refused (`BudgetExhausted` is thrown into the strategy). A strategy that does not
-    catch this ends with nothing chosen and all its completions as candidates.
+    catch this ends with nothing chosen and all its completions as candidates. See `continue_searches` for failures,
+    progress and Ctrl-C.
     """
     records = [SearchRecord(problem, seed) for problem in problems]
-    return continue_searches(strategy, records, Roles(policy, task, scorer), budget=budget)
+    return continue_searches(strategy, records, Roles(policy, task, scorer), budget=budget, on_round=on_round)
 
 
 def continue_searches(
@@ -82,123 +93,107 @@ def continue_searches(
     *,
     budget: Budget | None = None,
     max_rounds: int | None = None,
+    on_round: OnRound | None = None,
 ) -> list[SearchOutcome]:
     """Go on with searches that were stopped, by feeding each generator the answers it had; then as `run_searches`.
 
     Replayed answers cost nothing again, but count against `budget`. After `max_rounds` rounds the call returns
-    with what there is; stopping and going on equals going straight through. Raises `InvalidValue` if a record was
-    made by another strategy or by other settings of it.
+    with what there is; stopping and going on equals going straight through. `on_round` is called after every round.
+    Ctrl-C, or a `KeyboardInterrupt` from `on_round`, raises `SearchInterrupted` with the outcomes so far. Raises
+    `InvalidValue` if a record was made by another strategy or by other settings of it.
     """
-    budget = budget if budget is not None else Budget()
-    searches = [_replay(strategy, record) for record in records]
-    rounds = 0
-    while max_rounds is None or rounds < max_rounds:
-        for search in searches:
-            _hold_to_budget(search, budget, roles.scorer)
-        live = [search for search in searches if search.pending is not None]
-        if not live:
-            break
-        asked = [Asked(s.pending, s.record.seed) for s in live if s.pending is not None]
-        for search, (answer, cost) in zip(live, serve(roles, asked), strict=True):
-            search.receive(answer, cost)
-        rounds += 1
-    return [search.outcome() for search in searches]
+    run = _Run(strategy, roles, budget if budget is not None else Budget(), on_round)
+    try:
+        run.replay(records)
+        while (max_rounds is None or run.rounds < max_rounds) and run.one_round():
+            pass
+    except (UsageError, MissingExtra) as error:
+        raise failure.with_names(error, strategy, roles.scorer) from error.__cause__
+    except KeyboardInterrupt as stop:
+        raise SearchInterrupted(run.outcomes()) from stop
+    return run.outcomes()
 
 
 @dataclass(slots=True)
-class _Live:
-    """The search of one problem while it runs."""
+class _Run:
+    """One call of `continue_searches`."""
 
-    record: SearchRecord
-    generator: Generator[Request, Any, SearchResult]
-    cost: Cost
-    answers: list[Answer] = field(default_factory=list)
-    seen: list[tuple[State, Completion]] = field(default_factory=list)
-    pending: Request | None = None
-    result: SearchResult | None = None
-    refusals: int = 0
+    strategy: Search
+    roles: Roles
+    budget: Budget
+    on_round: OnRound | None
+    rounds: int = 0
+    start: float = field(default_factory=time.monotonic)
+    searches: list[LiveSearch] = field(default_factory=list)
+    answered: set[type[Request]] = field(default_factory=set)
+    """Kinds of requests that were answered for some search."""
 
-    def step(self, move: Callable[[], Request]) -> None:
-        """Let the strategy run to its next request or to its end."""
-        try:
-            self.pending = move()
-        except StopIteration as end:
-            self.pending = None
-            self.result = end.value
-        except BudgetExhausted:
-            self.pending = None
+    def replay(self, records: Sequence[SearchRecord]) -> None:
+        self.searches = [LiveSearch(self.strategy, record) for record in records]
+        for search in self.searches:
+            self.answered |= search.replay()
+        self._raise_wrong_use(self.searches)
+        self._settle(self.searches)
 
-    def receive(self, answer: Answer, cost: Cost) -> None:
-        self.cost += cost
-        # What follows a refusal depends on the budget, so only what came before it can be replayed under another.
-        if not self.refusals:
-            self.answers.append(answer)
-        self.send(answer)
-
-    def send(self, answer: Answer) -> None:
-        values: list[Any] = list(answer.values)
-        if isinstance(answer, Samples):
-            values = [list(row) for row in answer.values]
-            assert isinstance(self.pending, Sample)
-            for state, row in zip(self.pending.states, answer.values, strict=True):
-                self.seen += [(state, completion) for completion in row]
-        self.step(lambda: self.generator.send(values))
-
-    def refuse(self) -> None:
-        self.refusals += 1
-        if self.refusals > MAX_REFUSALS:
-            self.generator.close()
-            self.pending = None
-        else:
-            self.step(lambda: self.generator.throw(BudgetExhausted()))
-
-    def outcome(self) -> SearchOutcome:
-        if self.pending is not None:
-            stop = StopReason.PAUSED
-        else:
-            stop = StopReason.BUDGET if self.refusals else StopReason.FINISHED
-        self.generator.close()
-        result = self.result
-        if result is None:
-            result = SearchResult(None, tuple(Candidate(state.extend(last), last) for state, last in self.seen))
-        record = SearchRecord(self.record.problem, self.record.seed, tuple(self.answers), self.cost)
-        return SearchOutcome(result, self.cost, stop, record)
-
-
-def _replay(strategy: Search, record: SearchRecord) -> _Live:
-    search = _Live(record, strategy.run(record.problem), record.cost)
-    search.step(lambda: next(search.generator))
-    for answer in record.answers:
-        request = search.pending
-        if request is None or not _fits(request, answer):
-            given = "answers that do not fit what the strategy asks"
-            accepted = "a record of the same strategy with the same settings"
-            raise InvalidValue("search record", given, accepted, "go on with the strategy that made the record")
-        search.answers.append(answer)
-        search.send(answer)
-    return search
-
-
-def _fits(request: Request, answer: Answer) -> bool:
-    if not isinstance(answer, _ANSWER_OF[type(request)]) or len(answer.values) != _num_asked(request):
-        return False
-    return not isinstance(answer, Samples) or all(len(row) == getattr(request, "n", None) for row in answer.values)
-
-
-def _num_asked(request: Request) -> int:
-    return len(request.texts if isinstance(request, Encode) else request.states)
-
-
-def _hold_to_budget(search: _Live, budget: Budget, scorer: Scorer | None) -> None:
-    while search.pending is not None and not _allowed(search.pending, budget, search.cost, scorer):
-        search.refuse()
-
-
-def _allowed(request: Request, budget: Budget, spent: Cost, scorer: Scorer | None) -> bool:
-    """Ceilings on tokens and calls stop what runs a model; the ceiling on seconds stops all but reading answers off."""
-    if isinstance(request, Extract | Encode | Decode):
+    def one_round(self) -> bool:
+        """Answer the pending request of every live search; False if there is none."""
+        live = [search for search in self.searches if search.live]
+        if not live:
+            return False
+        asked = [Asked(s.pending, s.record.seed) for s in live if s.pending is not None]
+        served = serve(self.roles, asked)
+        for search, (request, _), answer in zip(live, asked, served, strict=True):
+            if search.receive(answer):
+                self.answered.add(type(request))
+        self._raise_wrong_use(live)
+        self._settle(live)
+        self.rounds += 1
+        if self.on_round is not None:
+            elapsed = time.monotonic() - self.start
+            self.on_round(Progress(self.rounds, len(self.searches), elapsed, self.searches))
         return True
-    runs_model = isinstance(request, Sample) or (
-        isinstance(request, Score) and scorer is not None and scorer.cost_tokens(request.states) > 0
-    )
-    return budget.allows(spent) if runs_model else Budget(seconds=budget.seconds).allows(spent)
+
+    def outcomes(self) -> list[SearchOutcome]:
+        return [search.outcome(self.roles) for search in self.searches]
+
+    def _settle(self, searches: Sequence[LiveSearch]) -> None:
+        """Refuse what a budget no longer allows, and end what would not end."""
+        unlimited = self.budget == Budget()
+        for search in searches:
+            while search.live and not self._allowed(search):
+                search.refuse()
+            if search.idle > MAX_IDLE_REQUESTS:
+                search.end_endless("requests in a row that sample nothing", MAX_IDLE_REQUESTS)
+            elif unlimited and len(search.served) > MAX_REQUESTS:
+                search.end_endless("requests without a budget", MAX_REQUESTS)
+
+    def _allowed(self, search: LiveSearch) -> bool:
+        """Ceilings on tokens and calls stop what runs a model; that on seconds stops all but reading answers off."""
+        request, budget, spent = search.pending, self.budget, search.cost
+        if isinstance(request, Sample) or (isinstance(request, Score) and self._runs_model(search, request)):
+            return budget.allows(spent)
+        if isinstance(request, Extract | Encode | Decode):
+            return True
+        return budget.seconds is None or spent.seconds < budget.seconds
+
+    def _runs_model(self, search: LiveSearch, request: Score) -> bool:
+        if self.roles.scorer is None or (self.budget.tokens is None and self.budget.calls is None):
+            return False
+        try:
+            return self.roles.scorer.cost_tokens(request.states) > 0
+        except Exception:  # noqa: BLE001  serving the request meets it again, and says whose it is
+            return True
+
+    def _raise_wrong_use(self, searches: Sequence[LiveSearch]) -> None:
+        """Raise what is wrong with the call itself: the first of its kind, before it worked for any search."""
+        for search in searches:
+            wrong = search.wrong_use
+            if wrong is None:
+                continue
+            worked = (
+                any(s.result is not None for s in self.searches)
+                if wrong.asked is None
+                else wrong.asked in self.answered
+            )
+            if not worked:
+                raise wrong.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -21,7 +22,9 @@ class StopReason(StrEnum):
     FINISHED = "finished"
     BUDGET = "budget"
     PAUSED = "paused"
-    """The round limit of the call was reached."""
+    """The round limit of the call was reached, or it was interrupted."""
+    FAILED = "failed"
+    """The policy, the scorer, the verifier or the strategy failed on this problem; `SearchOutcome.error` says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,23 @@ class SearchOutcome:
     """The search of one problem: its result so far, its price, why it stopped."""
 
     result: SearchResult
+    """Of a search that is paused: what the strategy answers if it must stop now. Of one that failed: nothing chosen."""
     cost: Cost
     stop: StopReason
     record: SearchRecord
+    """What `continue_searches` goes on from; of a failed search from the request that failed."""
+    error: str | None = None
+    """What failed, what is accepted and what to do, with the names of the strategy and the problem; None unless `stop`
+    is FAILED."""
 
     @property
     def problem(self) -> Problem:
         return self.record.problem
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a search. `outcomes` are those of all problems, with the records to go on from."""
+
+    def __init__(self, outcomes: Sequence[SearchOutcome]) -> None:
+        super().__init__()
+        self.outcomes = tuple(outcomes)

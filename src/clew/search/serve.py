@@ -1,11 +1,17 @@
-"""Answers the requests of many searches at once: merged into few large batches, each share metered."""
+"""Answers the requests of many searches at once: merged into few large batches, each share metered.
+
+The policy, the scorer and the task are code of others: whatever they raise, or answer that is no answer, becomes a
+`Failed` of the search that asked. When a merged batch raises, every search in it is asked for again alone, so that only
+the guilty fails.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -14,6 +20,7 @@ from clew.core.errors import InvalidValue
 from clew.core.protocols import Decode, Encode, Extract, Policy, Prompt, Request, Sample, Score, Scorer, Verify
 from clew.core.seeds import derive_seed
 from clew.core.types import Completion, Problem, Sampling, State, Verdict
+from clew.search.failure import BadAnswer
 from clew.search.record import Answer, Answers, Encoded, Samples, Scores, Texts, Verdicts
 
 
@@ -46,6 +53,13 @@ class Served(NamedTuple):
     cost: Cost
 
 
+class Failed(NamedTuple):
+    """A request that was not answered, why, and what it consumed all the same."""
+
+    error: Exception
+    cost: Cost
+
+
 def sample_seed(seed: int, state: State, index: int) -> int:
     """The random stream of sample `index` of `state`: the same whichever strategy asks for it."""
     return derive_seed(seed, state.problem.id, "sample", index, *state.tokens)
@@ -71,90 +85,127 @@ def sampling_cost(completions: Iterable[Completion], seconds: float = 0.0, *, ve
     )
 
 
-def serve(roles: Roles, asked: Sequence[Asked]) -> list[Served]:
+def serve(roles: Roles, asked: Sequence[Asked]) -> list[Served | Failed]:
     """Answer every request, in order; all samples of equal `Sampling` are one call of the policy, all scores one
-    of the scorer. Raises `InvalidValue` for a `Score` request without a scorer."""
-    served: list[Served | None] = [None] * len(asked)
+    of the scorer."""
+    served: list[Served | Failed | None] = [None] * len(asked)
     samples: dict[Sampling, list[int]] = {}
     scores: list[int] = []
-    for place, (request, _) in enumerate(asked):
-        match request:
-            case Sample(sampling=sampling):
-                samples.setdefault(sampling, []).append(place)
-            case Score():
-                scores.append(place)
-            case Verify(states=states):
-                served[place] = _verify(roles, states)
-            case Extract(states=states):
-                served[place] = _extract(roles, states)
-            case Encode(texts=texts):
-                served[place] = Served(Encoded(tuple(roles.policy.encode(text) for text in texts)), Cost())
-            case Decode(states=states):
-                served[place] = Served(Texts(tuple(roles.policy.text(state) for state in states)), Cost())
+    for place, one in enumerate(asked):
+        request = one.request
+        if isinstance(request, Sample):
+            samples.setdefault(request.sampling, []).append(place)
+        elif isinstance(request, Score):
+            scores.append(place)
+        else:
+            (served[place],) = _isolated(partial(_serve_alone, roles), [one])
     for sampling, places in samples.items():
-        _put(served, places, _sample(roles.policy, sampling, [asked[place] for place in places]))
-    _put(served, scores, _score(roles.scorer, [asked[place].request for place in scores]))
+        draw = partial(_sample, roles.policy, sampling)
+        _put(served, places, _isolated(draw, [asked[place] for place in places]))
+    if scores:
+        _put(served, scores, _isolated(partial(_score, roles.scorer), [asked[place] for place in scores]))
     return [answer for answer in served if answer is not None]
 
 
-def _put(served: list[Served | None], places: Sequence[int], answers: Sequence[Served]) -> None:
+def _isolated(
+    ask: Callable[[Sequence[Asked]], Sequence[Served | Failed]], asked: Sequence[Asked]
+) -> Sequence[Served | Failed]:
+    """What `ask` answers; where it raises, each of `asked` is asked for alone and only those that raise again fail."""
+    start = time.perf_counter()
+    try:
+        return ask(asked)
+    except Exception as error:  # noqa: BLE001  the boundary to code of others: nothing it raises may end the run
+        lost = Cost(seconds=(time.perf_counter() - start) / len(asked))
+        if len(asked) == 1:
+            return [Failed(error, lost)]
+    alone = [answer for one in asked for answer in _isolated(ask, [one])]
+    return [answer._replace(cost=answer.cost + lost) for answer in alone]
+
+
+def _serve_alone(roles: Roles, asked: Sequence[Asked]) -> list[Served | Failed]:
+    ((request, _),) = asked
+    match request:
+        case Verify(states=states):
+            return [_verify(roles, states)]
+        case Extract(states=states):
+            return [_extract(roles, states)]
+        case Encode(texts=texts):
+            return [Served(Encoded(tuple(tuple(roles.policy.encode(text)) for text in texts)), Cost())]
+        case Decode(states=states):
+            return [Served(Texts(tuple(roles.policy.text(state) for state in states)), Cost())]
+        case _:
+            raise TypeError(f"{type(request).__name__} is answered together with others of its kind")
+
+
+def _put(served: list[Served | Failed | None], places: Sequence[int], answers: Sequence[Served | Failed]) -> None:
     for place, answer in zip(places, answers, strict=True):
         served[place] = answer
 
 
 def _prompts(request: Sample, seed: int) -> Iterator[Prompt]:
     # A state that occurs twice in one request goes on with its own indices instead of repeating its samples.
-    occurrences: Counter[tuple[int, ...]] = Counter()
+    occurrences: dict[tuple[int, ...], int] = {}
     firsts = request.first_index
     for place, state in enumerate(request.states):
-        start = firsts if isinstance(firsts, int) else firsts[place]
-        first = start + occurrences[state.tokens] * request.n
-        occurrences[state.tokens] += 1
+        earlier = occurrences.get(state.tokens, 0)
+        occurrences[state.tokens] = earlier + 1
+        first = (firsts if isinstance(firsts, int) else firsts[place]) + earlier * request.n
         for index in range(first, first + request.n):
             yield Prompt(state, sample_seed(seed, state, index))
 
 
-def _sample(policy: Policy, sampling: Sampling, asked: Sequence[Asked]) -> list[Served]:
+def _sample(policy: Policy, sampling: Sampling, asked: Sequence[Asked]) -> list[Served | Failed]:
     requests = [request for request, _ in asked if isinstance(request, Sample)]
     prompts = [prompt for request, (_, seed) in zip(requests, asked, strict=True) for prompt in _prompts(request, seed)]
     start = time.perf_counter()
     completions = policy.sample(prompts, sampling) if prompts else []
     seconds = time.perf_counter() - start
-    assert len(completions) == len(prompts), "a policy answers every prompt once"
+    if len(completions) != len(prompts):
+        raise BadAnswer(f"it gave {len(completions)} completions for {len(prompts)} prompts")
     rest = iter(completions)
     answers = [Samples(tuple(tuple(islice(rest, request.n)) for _ in request.states)) for request in requests]
-    costs = [sampling_cost(c for row in answer.values for c in row) for answer in answers]
-    shares = _shares(seconds, [cost.tokens for cost in costs])
+    given = [[completion for row in answer.values for completion in row] for answer in answers]
+    shares = _shares(seconds, [sum(len(c.tokens) + c.prompt_tokens_read for c in some) for some in given])
+    costs = [sampling_cost(some, share) for some, share in zip(given, shares, strict=True)]
     return [
-        Served(answer, cost + Cost(seconds=share)) for answer, cost, share in zip(answers, costs, shares, strict=True)
+        Served(answer, cost)
+        if all(completion.tokens for completion in some)
+        else Failed(BadAnswer("it gave a completion without a token"), cost)
+        for answer, some, cost in zip(answers, given, costs, strict=True)
     ]
 
 
-def _score(scorer: Scorer | None, asked: Sequence[Request]) -> list[Served]:
-    requests = [request for request in asked if isinstance(request, Score)]
-    if not requests:
-        return []
+def _score(scorer: Scorer | None, asked: Sequence[Asked]) -> list[Served | Failed]:
+    requests = [request for request, _ in asked if isinstance(request, Score)]
     if scorer is None:
         accepted = "a scorer, because this strategy is guided by scores"
         raise InvalidValue("scorer", None, accepted, "pass scorer=..., or guide the strategy by the verifier")
     states = [state for request in requests for state in request.states]
     start = time.perf_counter()
-    values = scorer.score(states, [c for request in requests for c in request.completions]) if states else []
+    given = scorer.score(states, [c for request in requests for c in request.completions]) if states else []
     seconds = time.perf_counter() - start
-    assert len(values) == len(states), "a scorer rates every state once"
+    values = [float(value) for value in given]
+    if len(values) != len(states):
+        raise BadAnswer(f"{scorer.name!r} gave {len(values)} scores for {len(states)} states")
     rest = iter(values)
     tokens = [scorer.cost_tokens(request.states) if request.states else 0 for request in requests]
     shares = _shares(seconds, tokens if any(tokens) else [len(request.states) for request in requests])
-    return [
-        Served(Scores(tuple(islice(rest, len(request.states)))), Cost(scorer_tokens=read, seconds=share))
-        for request, read, share in zip(requests, tokens, shares, strict=True)
-    ]
+    served: list[Served | Failed] = []
+    for request, read, share in zip(requests, tokens, shares, strict=True):
+        scores, cost = tuple(islice(rest, len(request.states))), Cost(scorer_tokens=read, seconds=share)
+        nan = any(math.isnan(score) for score in scores)
+        served.append(Failed(BadAnswer(f"{scorer.name!r} gave NaN"), cost) if nan else Served(Scores(scores), cost))
+    return served
 
 
-def _verify(roles: Roles, states: Sequence[State]) -> Served:
+def _verify(roles: Roles, states: Sequence[State]) -> Served | Failed:
     start = time.perf_counter()
-    verdicts = Verdicts(tuple(roles.task.verify(s.problem, roles.policy.text(s)) for s in states))
-    return Served(verdicts, Cost(verifier_calls=len(states), seconds=time.perf_counter() - start))
+    verdicts = tuple(roles.task.verify(s.problem, roles.policy.text(s)) for s in states)
+    cost = Cost(verifier_calls=len(states), seconds=time.perf_counter() - start)
+    for verdict in verdicts:
+        if verdict.value is not None and math.isnan(verdict.value):
+            return Failed(BadAnswer(f"it gave {verdict!r}"), cost)
+    return Served(Verdicts(verdicts), cost)
 
 
 def _extract(roles: Roles, states: Sequence[State]) -> Served:
