@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, entropy
 
 from clew.core.errors import InvalidValue
 from clew.core.protocols import Prompt
@@ -73,6 +75,35 @@ def test_tabular_top_k_and_top_p_and_greedy():
     assert TABULAR.distribution(ROOT, Sampling(top_p=0.5)) == pytest.approx([0.0, 1.0, 0.0])
     assert TABULAR.distribution(ROOT, Sampling(top_p=0.51)) == pytest.approx([0.0, 0.625, 0.375])
     assert TABULAR.distribution(ROOT, Sampling(temperature=0.0)) == [0.0, 1.0, 0.0]
+
+
+def test_tabular_statistics_are_those_of_each_tokens_distribution():
+    """Golden values of the first token, (0.2, 0.5, 0.3): H = 1.02965, KL(uniform || p) = 0.07024 nats."""
+    sampling = Sampling(max_tokens=4, temperature=0.5, statistics=True)
+    plain = TABULAR.sample([Prompt(ROOT, seed) for seed in range(30)], replace(sampling, statistics=False))
+    assert {(c.entropies, c.certainties) for c in plain} == {(None, None)}
+    for one, bare in zip(TABULAR.sample([Prompt(ROOT, seed) for seed in range(30)], sampling), plain, strict=True):
+        assert replace(one, entropies=None, certainties=None) == bare
+        for i in range(len(one.tokens)):
+            probs = np.array(TABULAR.distribution(State(PROBLEM, one.tokens[:i]), sampling))
+            assert one.entropies[i] == pytest.approx(entropy(probs), abs=1e-12)
+            assert one.certainties[i] == pytest.approx(entropy(np.full(3, 1 / 3), probs), abs=1e-12)
+    (warm,) = TABULAR.sample([Prompt(ROOT, 0)], Sampling(max_tokens=1, statistics=True))
+    assert (warm.entropies[0], warm.certainties[0]) == pytest.approx((1.02965, 0.07024), abs=1e-5)
+    (cut,) = TABULAR.sample([Prompt(ROOT, 0)], Sampling(max_tokens=1, top_k=1, statistics=True))
+    assert (cut.entropies, cut.certainties) == ((0.0,), (math.inf,))
+    enumerated = {c.tokens: c for c, _ in TABULAR.enumerate(ROOT, sampling)}
+    assert all(enumerated[c.tokens].entropies == c.entropies for c in TABULAR.sample([Prompt(ROOT, 3)], sampling))
+
+
+def test_tabular_steps_end_where_they_should():
+    policy = TabularPolicy(("</s>", "a.", "b", "x\n\n"), lambda state: (0.1, 0.3, 0.3, 0.3))
+    ends = {}
+    for completion, _ in policy.enumerate(ROOT, Sampling(max_tokens=3, step_ends=("\n", "."))):
+        *inside, last = completion.tokens
+        assert set(inside) <= {2}
+        ends.setdefault(last, set()).add(completion.finish)
+    assert ends == {0: {FinishReason.STOP}, 1: {FinishReason.STEP}, 2: {FinishReason.LENGTH}, 3: {FinishReason.STEP}}
 
 
 @settings(deadline=None)

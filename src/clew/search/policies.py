@@ -140,7 +140,21 @@ class TabularPolicy:
     ) -> Completion:
         step = FinishReason.STEP if self._ends_step(tokens[-1], sampling) else FinishReason.LENGTH
         finish = FinishReason.STOP if tokens[-1] == self.stop else step
-        return Completion(tokens, logprobs, finish, self.version, prompt_tokens_read=len(state.tokens))
+        entropies = certainties = None
+        if sampling.statistics:
+            befores = [_after(state, tokens[:length]) for length in range(len(tokens))]
+            distributions = [self.distribution(before, sampling) for before in befores]
+            entropies = tuple(_entropy(probs) for probs in distributions)
+            certainties = tuple(_self_certainty(probs) for probs in distributions)
+        return Completion(
+            tokens,
+            logprobs,
+            finish,
+            self.version,
+            prompt_tokens_read=len(state.tokens),
+            entropies=entropies,
+            certainties=certainties,
+        )
 
 
 def _cut(tokens: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], FinishReason]:
@@ -156,6 +170,17 @@ def _cut(tokens: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], 
 
 def _after(state: State, tokens: tuple[int, ...]) -> State:
     return State(state.problem, state.tokens + tokens)
+
+
+def _entropy(probs: Sequence[float]) -> float:
+    return -math.fsum(p * math.log(p) for p in probs if p > 0.0)
+
+
+def _self_certainty(probs: Sequence[float]) -> float:
+    """KL(uniform || probs); infinite where a token of the vocabulary cannot be drawn."""
+    if min(probs) == 0.0:
+        return math.inf
+    return -math.fsum(math.log(p * len(probs)) for p in probs) / len(probs)
 
 
 def _tempered(probs: Sequence[float], temperature: float) -> list[float]:
