@@ -53,15 +53,9 @@ class State:
 
     def extend(self, completion: Completion) -> State:
         """The state after `completion`, recorded as one more step."""
-        start = len(self.tokens)
         tokens = self.tokens + completion.tokens
-        return State(
-            problem=self.problem,
-            tokens=tokens,
-            steps=(*self.steps, Span(start, len(tokens))),
-            parent=self,
-            finished=completion.finish is FinishReason.STOP,
-        )
+        steps = (*self.steps, Span(len(self.tokens), len(tokens)))
+        return State(self.problem, tokens, steps, self, completion.finish is FinishReason.STOP)
 
     def told(self, tokens: tuple[int, ...]) -> State:
         """The state after `tokens` that nobody sampled (a hint, a feedback, "Wait"), recorded as one more step."""

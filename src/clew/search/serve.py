@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from clew.core.cost import Cost
 from clew.core.errors import InvalidValue
 from clew.core.protocols import Decode, Encode, Extract, Policy, Prompt, Request, Sample, Score, Scorer, Verify
-from clew.core.seeds import derive_seed
+from clew.core.seeds import derive_seed, derive_seeds
 from clew.core.types import Completion, Problem, Sampling, State, Verdict
 from clew.search.failure import BadAnswer
 from clew.search.record import Answer, Answers, Encoded, Samples, Scores, Texts, Verdicts
@@ -63,6 +63,11 @@ class Failed(NamedTuple):
 def sample_seed(seed: int, state: State, index: int) -> int:
     """The random stream of sample `index` of `state`: the same whichever strategy asks for it."""
     return derive_seed(seed, state.problem.id, "sample", index, *state.tokens)
+
+
+def sample_seeds(seed: int, state: State, indices: Iterable[int]) -> list[int]:
+    """`sample_seed` of each of `indices`; what is the same for all of them is written out once."""
+    return derive_seeds((seed, state.problem.id, "sample"), indices, state.tokens)
 
 
 def sampling_cost(completions: Iterable[Completion], seconds: float = 0.0, *, verifier_calls: int = 0) -> Cost:
@@ -150,8 +155,8 @@ def _prompts(request: Sample, seed: int) -> Iterator[Prompt]:
         earlier = occurrences.get(state.tokens, 0)
         occurrences[state.tokens] = earlier + 1
         first = (firsts if isinstance(firsts, int) else firsts[place]) + earlier * request.n
-        for index in range(first, first + request.n):
-            yield Prompt(state, sample_seed(seed, state, index))
+        for sample in sample_seeds(seed, state, range(first, first + request.n)):
+            yield Prompt(state, sample)
 
 
 def _sample(policy: Policy, sampling: Sampling, asked: Sequence[Asked]) -> list[Served | Failed]:

@@ -14,6 +14,7 @@ from typing import final
 from clew.core.cost import Cost
 from clew.core.types import Completion, Problem, State, Verdict
 
+ROOT = 0
 NONE = -1
 """The parent of the root."""
 
@@ -109,6 +110,10 @@ class Tree:
         self.costs.append(cost)
         self.children.append([])
         return node
+
+    def pay(self, node: int, completion: Completion) -> None:
+        """Add the cost of `completion`, a further sample of the tokens that `node` holds already."""
+        self.costs[node] += _cost_of(completion)
 
     def value(self, node: int) -> float:
         """Mean of the values backed up through `node`; NaN before the first."""
