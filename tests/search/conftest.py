@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from clew.core.types import Message, Outcome, Problem, Verdict
 from clew.search import ScriptedPolicy
+
+# Lets the tests of this folder import `worlds` and `cases`, whatever pytest's import mode.
+sys.path.append(str(Path(__file__).parent))
 
 
 @dataclass

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from worlds import SOLUTIONS
+
+from cases import Case
+from clew.search import BestOfN, FirstRight, MajorityVote
+
+CASES = [
+    Case(
+        name="best-of-n by the verifier",
+        make=lambda n: BestOfN(n=n, sampling=SOLUTIONS),
+        guide="verifier",
+        plain=SOLUTIONS,
+        tree=False,
+    ),
+    Case(
+        name="best-of-n by a scorer, three at a time",
+        make=lambda n: BestOfN(n=n, sampling=SOLUTIONS, guide="scorer", per_request=3),
+        guide="scorer",
+        plain=SOLUTIONS,
+        tree=False,
+    ),
+    Case(
+        name="first-right",
+        make=lambda n: FirstRight(n=n, sampling=SOLUTIONS),
+        guide="verifier",
+        plain=SOLUTIONS,
+        tree=False,
+    ),
+    Case(
+        name="majority-vote",
+        make=lambda n: MajorityVote(n=n, sampling=SOLUTIONS),
+        guide="none",
+        improves=False,
+        tree=False,
+    ),
+    Case(
+        name="majority-vote, one at a time",
+        make=lambda n: MajorityVote(n=n, sampling=SOLUTIONS, per_request=1),
+        guide="none",
+        improves=False,
+        tree=False,
+    ),
+]
