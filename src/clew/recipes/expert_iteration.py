@@ -40,7 +40,7 @@ class ExpertIteration:
     """Best-of-N with the verifier: N."""
     rows: int = 32
     """Solutions an update."""
-    epochs: int = 1
+    epochs: int = 2
     """Passes over the solutions kept."""
     lr_matrix: float = 0.005
     """Learning rate of hidden matrices (Muon)."""

@@ -39,7 +39,7 @@ clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.s
 class PolicyGradient:
     """Settings of reinforcement learning."""
 
-    steps: int = 32
+    steps: int = 26
     """Updates."""
     problems: int = 32
     """Problems an update, each a group."""

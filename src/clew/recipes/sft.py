@@ -33,9 +33,9 @@ class Sft:
 
     steps: int = 950
     """Updates."""
-    rows: int = 52
+    rows: int = 56
     """Solutions an update."""
-    direct: float = 0.2
+    direct: float = 0.15
     """Share of solutions without retries, in the mode of that name; the rest are in the mode that may think."""
     at_once: float = 0.4
     """Of those that may think, the share that give the answer at once, as question and answer stand in most texts."""
