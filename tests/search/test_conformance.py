@@ -170,7 +170,7 @@ def test_batching_changes_nothing(case):
     together = search(case, problems, seed=5)
     alone = [search(case, [problem], seed=5) for problem in problems]
     assert [seen(o) for o in together.outcomes] == [seen(o) for one in alone for o in one.outcomes]
-    assert len(together.policy.calls) <= max(len(one.policy.calls) for one in alone) * 3
+    assert len(together.policy.calls) * 8 <= sum(len(one.policy.calls) for one in alone), "batches are large"
 
 
 @each
@@ -217,14 +217,14 @@ def value(state: State | None) -> float:
     return worlds.state_value(state) if state is not None and state.finished else 0.0
 
 
-def values(case, n, seeds=range(10)) -> list[float]:
+def values(case, n, seeds=range(6)) -> list[float]:
     problems = [worlds.problem(i) for i in range(30)]
     return [value(o.result.chosen) for seed in seeds for o in search(case, problems, n=n, seed=seed).outcomes]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.improves], ids=[c.name for c in CASES if c.improves])
 def test_with_an_exact_guide_more_budget_never_hurts_in_expectation(case):
-    """Paired over 30 problems and 10 seeds; the mean difference may lie at most three standard errors below zero."""
+    """Paired over 30 problems and 6 seeds; the mean difference may lie at most three standard errors below zero."""
     by_size = [values(case, n) for n in case.sizes]
     for fewer, more in pairwise(by_size):
         differences = [b - a for a, b in zip(fewer, more, strict=True)]
@@ -295,8 +295,8 @@ def test_the_tree_is_well_formed(case):
                 if outcome.result.chosen is not None:
                     assert outcome.result.chosen in tree.states
                 assert all(c.state in tree.states for c in outcome.result.candidates)
-                if outcome.stop is StopReason.FINISHED:
-                    assert outcome.result.chosen is not None
+                if outcome.stop is StopReason.FINISHED and case.guide != "none" and any(tree.finished()):
+                    assert outcome.result.chosen is not None, "it saw a whole response"
 
 
 def check_shape(tree):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import final
@@ -31,15 +31,15 @@ class ScriptedPolicy:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Raises `InvalidValue` when a list of texts has run out."""
-        read: set[tuple[str, tuple[int, ...]]] = set()
+        read: set[Hashable] = set()
         completions = []
         for prompt in prompts:
             state = prompt.state
             tokens = (*self._text(prompt, sampling).encode(), END)
             kept, finish = _cut(tokens, sampling)
             before = sum(len(message.content.encode()) for message in state.problem.prompt) + len(state.tokens)
-            cached = (state.problem.id, state.tokens) in read
-            read.add((state.problem.id, state.tokens))
+            cached = _context(state) in read
+            read.add(_context(state))
             completions.append(
                 Completion(
                     tokens=kept,
@@ -82,12 +82,15 @@ class TabularPolicy:
     def distribution(self, state: State, sampling: Sampling) -> list[float]:
         """The probabilities that `sample` draws the next token from; ties at a cut-off keep the lower id."""
         weights = _tempered(self.next_probs(state), sampling.temperature)
+        every = sampling.top_p == 1.0
+        if every and not sampling.top_k:
+            total = math.fsum(weights)
+            return [weight / total for weight in weights]
         order = sorted(range(len(weights)), key=lambda token: -weights[token])
         if sampling.top_k:
             order = order[: sampling.top_k]
         total = math.fsum(weights[token] for token in order)
         before = accumulate((weights[token] / total for token in order[:-1]), initial=0.0)
-        every = sampling.top_p == 1.0
         kept = {token for token, mass in zip(order, before, strict=True) if every or mass < sampling.top_p}
         total = math.fsum(weights[token] for token in kept)
         return [weight / total if token in kept else 0.0 for token, weight in enumerate(weights)]
@@ -157,6 +160,11 @@ class TabularPolicy:
         )
 
 
+def _context(state: State) -> Hashable:
+    """What a policy reads. With the prompt: a revision poses the same problem in a longer one."""
+    return state.problem.id, state.problem.prompt, state.tokens
+
+
 def _cut(tokens: tuple[int, ...], sampling: Sampling) -> tuple[tuple[int, ...], FinishReason]:
     """As many of the bytes and the stop token as a step and `max_tokens` allow."""
     ends = {end.encode()[0] for end in sampling.step_ends if len(end.encode()) == 1}
@@ -203,9 +211,7 @@ class PooledPolicy:
     policy: Policy
     tokens_sampled: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
-    _pool: dict[Sampling, dict[tuple[str, int, tuple[int, ...]], Completion]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _pool: dict[Sampling, dict[Hashable, Completion]] = field(default_factory=dict, init=False, repr=False)
     _texts: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -218,7 +224,7 @@ class PooledPolicy:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         pool = self._pool.setdefault(sampling, {})
-        keys = [(prompt.state.problem.id, prompt.seed, prompt.state.tokens) for prompt in prompts]
+        keys = [(_context(prompt.state), prompt.seed) for prompt in prompts]
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in pool}
         if missing:
             start = time.perf_counter()

@@ -24,10 +24,10 @@ class Case:
     """With `n` = 1 it equals plain sampling, step after step as this says; None where that does not apply."""
     improves: bool = True
     """With an exact guide a larger `n` answers no worse in expectation. False where nothing guides."""
-    sizes: tuple[int, ...] = (1, 2, 4, 8)
+    sizes: tuple[int, ...] = (1, 3, 8)
     """Values of `n` that are compared for that."""
     best: bool = True
-    """The exact scorer tells V*, the best value that can be reached from a state; False: the policy's expected value."""
+    """The exact scorer tells V*, the best value that can be reached from a state; False: the expected one."""
     tree: bool = True
     """It keeps a tree."""
 
