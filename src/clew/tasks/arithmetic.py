@@ -87,7 +87,7 @@ class Arithmetic:
         if answer is None:
             return Verdict(Outcome.WRONG, 0.0, None, "not an integer")
         if answer != expected:
-            return Verdict(Outcome.WRONG, 0.0, answer, f"is {answer}, not {expected}")
+            return Verdict(Outcome.WRONG, 0.0, answer, f"is not {answer}")
         return Verdict(Outcome.RIGHT, 1.0, answer, f"is {expected}")
 
     def extract(self, text: str) -> str | None:
