@@ -53,7 +53,7 @@ def sequential_shares(scores: Sequence[float], budget: int, temperature: float) 
     [10, 5, 1, 0]
     """
     weights = softmax(scores, temperature)
-    order = sorted(range(len(scores)), key=lambda place: -weights[place])
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     # Summed from the smallest up, so that the last state that weighs anything has all that is left.
     tails = list(accumulate(weights[place] for place in reversed(order)))[::-1]
     shares, left = [0] * len(scores), budget
