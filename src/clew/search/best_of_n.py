@@ -9,9 +9,11 @@ from typing import Any, final
 
 from clew.core.protocols import Request, SearchResult
 from clew.core.types import Problem, Sampling
-from clew.search.guidance import Guide, best, rate
+from clew.search.grow import result
+from clew.search.guidance import Guide
 from clew.search.record import BudgetExhausted
-from clew.search.solutions import check_counts, sample_solutions
+from clew.search.solutions import best_node, check_counts, rate_solutions, sample_solutions
+from clew.search.tree import Tree
 
 
 @final
@@ -33,10 +35,9 @@ class BestOfN:
         return "best-of-n"
 
     def run(self, problem: Problem) -> Generator[Request, Any, SearchResult]:
-        sampled = yield from sample_solutions(problem, self.n, self.sampling, per_request=self.per_request)
-        candidates = tuple(sampled)
-        # Unrated candidates are equals: the first is what plain sampling would have answered.
+        tree = Tree(problem)
+        solutions = yield from sample_solutions(tree, self.n, self.sampling, per_request=self.per_request)
+        # Unrated solutions are equals: the first is what plain sampling would have answered.
         with suppress(BudgetExhausted):
-            candidates = yield from rate(candidates, self.guide)
-        chosen = best(candidates)
-        return SearchResult(chosen.state if chosen else None, candidates)
+            yield from rate_solutions(tree, solutions, self.guide)
+        return result(tree, best_node(tree, solutions))

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from clew.core.protocols import Candidate, Request, Sample, SearchResult
-from clew.core.types import Problem, Sampling, State
-from clew.search.guidance import best, rate
+from clew.core.protocols import Request, SearchResult
+from clew.core.types import Problem, Sampling
+from clew.search.grow import result, sample_children
 from clew.search.record import BudgetExhausted
-from clew.search.solutions import check_counts
+from clew.search.solutions import best_node, check_counts, rate_solutions
+from clew.search.tree import Tree
 
 
 @final
@@ -30,15 +31,12 @@ class FirstRight:
         return "first-right"
 
     def run(self, problem: Problem) -> Generator[Request, Any, SearchResult]:
-        root = State(problem)
-        candidates: tuple[Candidate, ...] = ()
+        tree = Tree(problem)
+        solutions: list[int] = []
         with suppress(BudgetExhausted):
-            while len(candidates) < self.n and not any(c.score == 1.0 for c in candidates):
-                num_next = min(max(1, len(candidates)), self.n - len(candidates))
-                (completions,) = yield Sample((root,), num_next, self.sampling, first_index=len(candidates))
-                wave = tuple(Candidate(root.extend(completion), completion) for completion in completions)
-                candidates += wave
-                rated = yield from rate(wave, "verifier")
-                candidates = (*candidates[: -len(wave)], *rated)
-        chosen = best(candidates)
-        return SearchResult(chosen.state if chosen else None, candidates)
+            while len(solutions) < self.n and not any(tree.score[node] == 1.0 for node in solutions):
+                num_next = min(max(1, len(solutions)), self.n - len(solutions))
+                (wave,) = yield from sample_children(tree, [0], num_next, self.sampling)
+                solutions += wave
+                yield from rate_solutions(tree, wave, "verifier")
+        return result(tree, best_node(tree, solutions))

@@ -91,8 +91,12 @@ def rate_nodes(tree: Tree, nodes: Sequence[int], guide: Guide) -> Generator[Requ
 def result(tree: Tree, chosen: int | None) -> SearchResult:
     """What a search answers: node `chosen`, and as candidates every response sampled to its end or cut off."""
     candidates = tuple(
-        Candidate(tree.states[node], last, None if tree.score[node] != tree.score[node] else tree.score[node])
-        for node in tree.leaves()
-        if (last := tree.completions[node]) is not None
+        [
+            Candidate(state, last, score if score == score else None)
+            for state, last, score, children in zip(
+                tree.states, tree.completions, tree.score, tree.children, strict=True
+            )
+            if last is not None and not children
+        ]
     )
     return SearchResult(None if chosen is None else tree.states[chosen], candidates, tree)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, final
 
-from clew.core.protocols import Extract, Request, SearchResult
+from clew.core.protocols import Request, SearchResult
 from clew.core.types import Problem, Sampling
+from clew.search.grow import extract_nodes, result
 from clew.search.solutions import check_counts, sample_solutions
+from clew.search.tree import Tree
 from clew.stats.vote import majority_vote
 
 
@@ -35,12 +37,12 @@ class MajorityVote:
         return "majority-vote"
 
     def run(self, problem: Problem) -> Generator[Request, Any, SearchResult]:
-        sampled = yield from sample_solutions(problem, self.n, self.sampling, per_request=self.per_request)
-        answers: list[str | None] = yield Extract(tuple(candidate.state for candidate in sampled))
+        tree = Tree(problem)
+        solutions = yield from sample_solutions(tree, self.n, self.sampling, per_request=self.per_request)
+        answers = yield from extract_nodes(tree, solutions)
         votes = Counter(answers)
-        candidates = tuple(
-            replace(candidate, score=None if answer is None else votes[answer] / len(answers))
-            for candidate, answer in zip(sampled, answers, strict=True)
-        )
+        for node, answer in zip(solutions, answers, strict=True):
+            if answer is not None:
+                tree.score[node] = votes[answer] / len(answers)
         winner = majority_vote(answers)
-        return SearchResult(None if winner is None else sampled[answers.index(winner)].state, candidates)
+        return result(tree, None if winner is None else solutions[answers.index(winner)])

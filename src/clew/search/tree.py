@@ -24,10 +24,10 @@ class Tree:
     """What one search of one problem saw and learnt, N nodes."""
 
     __slots__ = (
+        "_costs",
         "answers",
         "children",
         "completions",
-        "costs",
         "depth",
         "made",
         "parent",
@@ -60,21 +60,34 @@ class Tree:
         self.states: list[State] = []
         self.completions: list[Completion | None] = []
         """[N] the completion that led from the parent to the node; None for the root and for text that was told."""
-        self.costs: list[Cost] = []
-        """[N] what making the node consumed: tokens sampled and read."""
+        self._costs: list[Cost] = []
         self.children: list[list[int]] = []
         self.verdicts: dict[int, Verdict] = {}
         """Judgements of the environment, of the nodes that were shown to it."""
         self.answers: dict[int, str | None] = {}
         """Canonical answers, of the nodes they were read off."""
-        self._append(NONE, State(problem), None, 1.0, Cost(), 0)
+        self._append(NONE, State(problem), None, 1.0, 0)
 
     def __len__(self) -> int:
         return len(self.parent)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both saw and learnt the same; scores that were not asked are equal."""
+        if not isinstance(other, Tree):
+            return NotImplemented
+        return all(_plain(getattr(self, name)) == _plain(getattr(other, name)) for name in _COLUMNS)
+
     @property
     def problem(self) -> Problem:
         return self.states[0].problem
+
+    @property
+    def costs(self) -> list[Cost]:
+        """[N] what making the node consumed: tokens sampled and read."""
+        # Made when they are asked for: most searches never do, and a cost takes as long as all the rest of a node.
+        for completion in self.completions[len(self._costs) :]:
+            self._costs.append(Cost() if completion is None else _cost_of(completion))
+        return self._costs
 
     def add(
         self,
@@ -87,15 +100,13 @@ class Tree:
         made: int | None = None,
     ) -> int:
         """A new child of `parent`; its index. `made` None is the round of the newest node."""
-        if cost is None:
-            cost = Cost() if completion is None else _cost_of(completion)
-        node = self._append(parent, state, completion, prior, cost, self.made[-1] if made is None else made)
+        node = self._append(parent, state, completion, prior, self.made[-1] if made is None else made)
+        if cost is not None:
+            self.costs[node] = cost
         self.children[parent].append(node)
         return node
 
-    def _append(
-        self, parent: int, state: State, completion: Completion | None, prior: float, cost: Cost, made: int
-    ) -> int:
+    def _append(self, parent: int, state: State, completion: Completion | None, prior: float, made: int) -> int:
         node = len(self.parent)
         self.parent.append(parent)
         self.depth.append(0 if parent == NONE else self.depth[parent] + 1)
@@ -107,7 +118,6 @@ class Tree:
         self.made.append(made)
         self.states.append(state)
         self.completions.append(completion)
-        self.costs.append(cost)
         self.children.append([])
         return node
 
@@ -158,9 +168,17 @@ class Tree:
     def cost(self, nodes: Sequence[int] | None = None) -> Cost:
         """What making `nodes` (None: all) consumed."""
         total = Cost()
+        costs = self.costs
         for node in range(len(self)) if nodes is None else nodes:
-            total += self.costs[node]
+            total += costs[node]
         return total
+
+
+_COLUMNS = (*(name for name in Tree.__slots__ if name != "_costs"), "costs")
+
+
+def _plain(column: object) -> object:
+    return column.tobytes() if isinstance(column, array) else column
 
 
 def _cost_of(completion: Completion) -> Cost:
