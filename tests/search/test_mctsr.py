@@ -15,6 +15,7 @@ from clew.search import StopReason
 from clew.search.mctsr import MCTSr
 from clew.search.mctsr_rules import Answer, backed_up, fully_expanded, select, uct, value_of
 from clew.search.revision import Critique
+from clew.search.self_refine import SelfRefine
 
 CRITIQUE = Critique(ask="well?", refine="mend: {feedback}")
 
@@ -137,17 +138,24 @@ def test_the_tree_it_grows_is_the_one_of_the_slow_search(seed, ask_again):
     assert next(supply, None) is None
 
 
-def test_it_finds_what_only_a_chain_of_refinements_reaches():
-    """A world of eight steps uphill; a refinement goes one step up or, as often, back to where no step leads."""
-    coin = iter([0, 1] * 100)
+def test_it_goes_back_to_the_better_answer_where_a_chain_of_refinements_goes_on_from_the_worse():
+    """A refinement is one step up or, every other time, back at the foot; the top is seven steps up."""
 
-    def say(shown, begun):
-        if not shown:
-            return "0"
-        return "?" if shown[-1] == "well?" else str(int(shown[-2]) + 1) if next(coin) else "0"
+    def climber():
+        coin = iter([True, False] * 100)
 
-    found = search(MCTSr(rollouts=14, c=0.007, critique=CRITIQUE), Talk(say), scorer=Rates(lambda said: int(said) / 7))
-    assert text(found) == "7"
+        def say(shown, begun):
+            if not shown:
+                return "0"
+            return "?" if shown[-1] == "well?" else str(int(shown[-2]) + 1) if next(coin) else "0"
+
+        return Talk(say)
+
+    height = Rates(lambda said: int(said) / 7)
+    chain = search(SelfRefine(rounds=30, critique=CRITIQUE, memory=1, choose="best"), climber(), scorer=height)
+    assert text(chain) == "1"
+    strategy = MCTSr(rollouts=30, c=0.007, critique=CRITIQUE, enough=1.0)
+    assert text(search(strategy, climber(), scorer=height)) == "7"
 
 
 def test_with_a_scorer_nobody_looks_at_the_environment():
