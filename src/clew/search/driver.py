@@ -24,6 +24,7 @@ from clew.search.live import LiveSearch
 from clew.search.record import SearchInterrupted, SearchOutcome, SearchRecord
 from clew.search.serve import Asked, Judge, Roles, serve
 
+NO_CEILING = Budget()
 MAX_IDLE_REQUESTS = 10_000
 """Requests in a row that sample nothing, before a search counts as endless."""
 MAX_REQUESTS = 100_000
@@ -158,7 +159,7 @@ class _Run:
 
     def _settle(self, searches: Sequence[LiveSearch]) -> None:
         """Refuse what a budget no longer allows, and end what would not end."""
-        unlimited = self.budget == Budget()
+        unlimited = self.budget == NO_CEILING
         for search in searches:
             while search.live and not self._allowed(search):
                 search.refuse()

@@ -30,7 +30,7 @@ class GumbelMcts:
     """Halves the first steps by g + logit + sigma(completed Q), so that few simulations still find the better step."""
 
     iterations: int = 64
-    """Simulations; those that meet a finished response again cost nothing."""
+    """Simulations; a finished response that is met again costs nothing."""
     considered: int = 16
     """First steps sampled; equal ones are one."""
     width: int = 4

@@ -23,7 +23,8 @@ from clew.search.tree import Tree
 
 Evaluate = Literal["rollout", "value", "reward"]
 """What a leaf is worth: what the guide says of a response rolled out of it; the scorer's number of the leaf itself; or
-the mean of the scorer's numbers of the steps that led to it (process rewards, as in RAP, arXiv 2305.14992)."""
+the mean of the scorer's numbers of the steps that led to it (process rewards, as in RAP, arXiv 2305.14992). Steps
+sampled together are scored together."""
 
 Choose = Literal["value", "visits"]
 """Which finished response is the answer: the one that the guide rates best of all, or the best of those below the most
@@ -65,6 +66,8 @@ class Growth:
     low: float = math.inf
     high: float = -math.inf
     """The smallest and the largest evaluation so far: Q is rescaled by them (MuZero, arXiv 1911.08265, equation 5)."""
+    _unscored: list[int] = field(default_factory=list)
+    """New steps: those of one expansion are scored together, whichever of them is visited first."""
     _asked: dict[int, int] = field(default_factory=dict)
     """Completions asked for after each node, rollouts included: each has a random stream of its own."""
     _twins: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
@@ -96,17 +99,22 @@ class Growth:
 
     def evaluate(self, nodes: Sequence[int]) -> Generator[Request, Any, list[tuple[int, float]]]:
         """Value of each of `nodes` and the node to count the visit at: itself, or the response rolled out of it."""
-        tree, by = self.tree, self.evaluation.by
-        if by == "rollout":
+        if self.evaluation.by == "rollout":
             places = yield from self._roll_out(nodes)
-            values = yield from rate_nodes(tree, places, self.evaluation.guide)
+            values = yield from rate_nodes(self.tree, places, self.evaluation.guide)
         else:
-            places = list(nodes)
-            values = yield from score_nodes(tree, places)
-        if by == "reward":
-            values = [_mean(tree.scores_on(node) or [value]) for node, value in zip(nodes, values, strict=True)]
+            places = nodes
+            new, self._unscored = self._unscored, []
+            yield from score_nodes(self.tree, new)
+            values = [self._scored(node) for node in nodes]
         self.values.update(zip(nodes, values, strict=True))
         return list(zip(places, values, strict=True))
+
+    def _scored(self, node: int) -> float:
+        if self.evaluation.by == "value":
+            return self.tree.score[node]
+        scores = self.tree.scores_on(node)
+        return sum(scores) / len(scores)
 
     def simulate(
         self, leaves: Sequence[int], width: int, pick: Callable[[Growth, int], int]
@@ -119,11 +127,17 @@ class Growth:
             self.backup(node, value)
 
     def meet(self, node: int) -> bool:
-        """Count a further visit of a node after which nothing can come, without asking anyone; False for others."""
-        value = self.known(node) if self.ended(node) else None
-        if value is not None:
-            self.backup(node, value)
-        return value is not None
+        """Count a visit of a node whose value is there already, scored with its siblings or ended; False for others."""
+        value = self.values.get(node)
+        if value is None:
+            score = self.tree.score[node]
+            if score != score or self.evaluation.by == "rollout":
+                return False
+            value = self.values[node] = self._scored(node)
+        elif not self.ended(node) or self.known(node) is None:
+            return False
+        self.backup(node, value)
+        return True
 
     def backup(self, node: int, value: float) -> None:
         """Count one evaluation of `value` at `node`."""
@@ -158,6 +172,7 @@ class Growth:
             tree = self.tree
             child = self._twins[key] = tree.add(node, tree.states[node].extend(completion), completion, made=made)
             self.branches.setdefault(node, []).append(child)
+            self._unscored.append(child)
         else:
             self.tree.pay(child, completion)
         return child
@@ -212,7 +227,3 @@ def _mean_logprob(completion: Completion | None) -> float:
     if completion is None or not completion.logprobs:
         return 0.0
     return sum(completion.logprobs) / len(completion.logprobs)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -29,7 +29,7 @@ class Mcts:
 
     rule: Rule = field(default_factory=Uct)
     iterations: int = 64
-    """Evaluations that are backed up; those of finished responses that are met again cost nothing."""
+    """Evaluations that are backed up; a finished response that is met again costs nothing."""
     width: int = 4
     """Steps sampled where a node is expanded; equal ones are one child."""
     max_depth: int = 16
@@ -73,7 +73,7 @@ class Mcts:
         return (yield from answer(growth, self.choose, most_visited_line(growth)))
 
     def _select(self, growth: Growth, iterations: int) -> tuple[list[int], int]:
-        """Leaves to evaluate together, each held; and how many finished ones were met again and counted on the way."""
+        """Leaves to evaluate together, each held; and how many were met on the way whose value was there."""
         leaves: list[int] = []
         met = 0
         while len(leaves) < self.leaves_in_flight and len(leaves) + met < iterations:

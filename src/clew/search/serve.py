@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from clew.core.cost import Cost
@@ -185,11 +185,12 @@ def _score(scorer: Scorer | None, asked: Sequence[Asked]) -> list[Served | Faile
     if scorer is None:
         accepted = "a scorer, because this strategy is guided by scores"
         raise InvalidValue("scorer", None, accepted, "pass scorer=..., or guide the strategy by the verifier")
-    states = [state for request in requests for state in request.states]
+    states = list(chain.from_iterable([request.states for request in requests]))
+    completions = list(chain.from_iterable([request.completions for request in requests]))
     start = time.perf_counter()
-    given = scorer.score(states, [c for request in requests for c in request.completions]) if states else []
+    given = scorer.score(states, completions) if states else []
     seconds = time.perf_counter() - start
-    values = [float(value) for value in given]
+    values = list(map(float, given))
     if len(values) != len(states):
         raise BadAnswer(f"{scorer.name!r} gave {len(values)} scores for {len(states)} states")
     rest = iter(values)
@@ -198,7 +199,7 @@ def _score(scorer: Scorer | None, asked: Sequence[Asked]) -> list[Served | Faile
     served: list[Served | Failed] = []
     for request, read, share in zip(requests, tokens, shares, strict=True):
         scores, cost = tuple(islice(rest, len(request.states))), Cost(scorer_tokens=read, seconds=share)
-        nan = any(math.isnan(score) for score in scores)
+        nan = any(map(math.isnan, scores))
         served.append(Failed(BadAnswer(f"{scorer.name!r} gave NaN"), cost) if nan else Served(Scores(scores), cost))
     return served
 
