@@ -323,6 +323,21 @@ def test_curve_leaves_unscored_answers_out():
     assert row["accuracy"] == wilson(3, 29).as_dict()
 
 
+def test_curve_leaves_searches_that_failed_out():
+    @dataclass
+    class Failing(ToyTask):
+        def verify(self, problem, text):
+            if problem.id == "toy:0":
+                raise RuntimeError("down")
+            return super().verify(problem, text)
+
+    ones = ScriptedPolicy(lambda prompt, sampling: "answer 1")
+    only = [Contender("best-of-n", "verifier")]
+    (row,) = curve.search_curve(ones, Failing(), PROBLEMS, max_n=1, sampling=SAMPLING, contenders=only)
+    assert row["num_unscored"] == 1
+    assert row["accuracy"] == wilson(3, 29).as_dict()
+
+
 @pytest.mark.parametrize(
     "call",
     [

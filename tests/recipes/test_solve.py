@@ -279,6 +279,16 @@ def test_an_answer_that_was_cut_off_says_so(scripted, capsys):
     assert "(cut off at 9 tokens)" in out
 
 
+def test_a_policy_that_fails_is_an_error_without_a_traceback(scripted, capsys, monkeypatch):
+    from clew.recipes import stage
+
+    monkeypatch.setattr(stage, "load_policy", lambda path: ScriptedPolicy(lambda prompt, sampling: 1 / 0))
+    status, _, err = solved(capsys, "24 from 3 5 7 9", "--checkpoint", scripted)
+    assert status == 1
+    assert "problem 'countdown:3-5-7-9=24': the policy failed: ZeroDivisionError" in err
+    assert "Traceback" not in err
+
+
 # JSON
 
 

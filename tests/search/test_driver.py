@@ -23,7 +23,7 @@ from clew.search import (
     continue_searches,
     run_searches,
 )
-from clew.search.record import SearchInterrupted
+from clew.search.record import SearchFailed, SearchInterrupted
 
 SAMPLING = Sampling(max_tokens=32)
 STRATEGIES = [
@@ -479,6 +479,17 @@ def test_a_failed_search_goes_on_when_its_cause_is_mended(toy):
     mended = continue_searches(strategy, [o.record for o in outcomes], roles)
     assert [o.result for o in mended] == [o.result for o in run(strategy, toy, scorer=PaidScorer())]
     assert {o.stop for o in mended} == {StopReason.FINISHED}
+
+
+def test_a_failure_can_be_raised_where_there_is_but_one_problem(toy):
+    broken = Broken(toy, toy.problems[0].id, RuntimeError("two\nlines"), "verify")
+    failed, fine = run(BestOfN(n=2), toy, problems=toy.problems[:2], policy=broken, task=broken)
+    fine.raise_if_failed()
+    with pytest.raises(SearchFailed) as raised:
+        failed.raise_if_failed()
+    assert str(raised.value) == failed.error
+    assert raised.value.given.endswith("the verifier failed: RuntimeError: two\nlines")
+    assert raised.value.advice.startswith("mend the verifier")
 
 
 def test_what_a_failed_request_consumed_is_counted(toy):

@@ -65,7 +65,9 @@ def search_curve(  # noqa: PLR0913  what to run and how to draw, all but three b
             strategy = make_strategy(contender.strategy, n, guidance=contender.guidance, sampling=sampling)
             scorer = make_scorer(contender.guidance)
             for outcome in run_searches(strategy, chunk, pool, task=judge, scorer=scorer, seed=seed):
-                tally.add(_judge(judge, pool, outcome.result.chosen), outcome.cost)
+                failed = outcome.error is not None
+                judged = Outcome.UNSCORED if failed else _judge(judge, pool, outcome.result.chosen)
+                tally.add(judged, outcome.cost)
         done += len(chunk)
         if on_batch is not None:
             on_batch(pool.tokens_sampled - before, done, len(problems))

@@ -151,6 +151,7 @@ def solve(
 
     seed = derive_seed(config.seed, "solve", again) if again else config.seed
     (outcome,) = run_searches(strategy, [problem], policy, task=task, seed=seed)
+    outcome.raise_if_failed()
     candidates = outcome.result.candidates
     chosen = next(c for c in candidates if c.state is outcome.result.chosen)
     response = policy.text(chosen.state)

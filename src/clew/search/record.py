@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from clew.core.cost import Cost
+from clew.core.errors import ClewError
 from clew.core.protocols import SearchResult
 from clew.core.types import Completion, Problem, Verdict
 
@@ -101,6 +102,17 @@ class SearchOutcome:
     @property
     def problem(self) -> Problem:
         return self.record.problem
+
+    def raise_if_failed(self) -> None:
+        """Raises `SearchFailed` if it did: for callers to whom this problem is all there is."""
+        if self.error is not None:
+            given, _, rest = self.error.partition("\n  accepted: ")
+            accepted, _, advice = rest.partition("\n  what to do: ")
+            raise SearchFailed(given, accepted, advice)
+
+
+class SearchFailed(ClewError, RuntimeError):
+    """The search of a problem failed."""
 
 
 class SearchInterrupted(KeyboardInterrupt):
