@@ -724,3 +724,23 @@ def test_an_interrupt_while_a_record_is_replayed_loses_no_answer(toy):
         continue_searches(Interrupted(), [o.record for o in paused], roles)
     assert [o.record for o in stop.value.outcomes] == [o.record for o in paused]
     assert {o.stop for o in stop.value.outcomes} == {StopReason.PAUSED}
+
+
+def test_an_interrupt_while_the_outcomes_are_made_keeps_them(toy):
+    task, calls = toy.Task(), []
+
+    def extract(text):
+        calls.append(text)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return task.extract(text)
+
+    strategy = MajorityVote(n=9, per_request=1)
+    records = [SearchRecord(problem) for problem in toy.problems]
+    roles = Roles(toy.policy(), SimpleNamespace(verify=None, extract=extract))
+    with pytest.raises(SearchInterrupted) as stop:
+        continue_searches(strategy, records, roles, max_rounds=4)
+    undisturbed = continue_searches(strategy, records, Roles(toy.policy(), task), max_rounds=4)
+    assert [(o.stop, o.error) for o in stop.value.outcomes] == [(StopReason.PAUSED, None)] * 9
+    assert [o.record.answers for o in stop.value.outcomes] == [o.record.answers for o in undisturbed]
+    assert [o.result for o in stop.value.outcomes] == [o.result for o in undisturbed]

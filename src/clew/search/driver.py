@@ -108,11 +108,11 @@ def continue_searches(
         run.replay(records)
         while (max_rounds is None or run.rounds < max_rounds) and run.one_round():
             pass
+        return run.outcomes()
     except (UsageError, MissingExtra) as error:
         raise failure.with_names(error, strategy, roles.scorer) from error.__cause__
     except KeyboardInterrupt as stop:
         raise SearchInterrupted(run.outcomes()) from stop
-    return run.outcomes()
 
 
 @dataclass(slots=True)

@@ -77,6 +77,8 @@ class LiveSearch:
     """Spent after the first refusal, or on a request that failed."""
     _refusals: int = 0
     _seen: list[tuple[State, Completion]] = field(default_factory=list)
+    _stopped: tuple[str | None, StopReason, SearchRecord] | None = None
+    """How it stopped, before it was wound up: that may be interrupted, and asked for again."""
 
     def __post_init__(self) -> None:
         self.cost = self.record.cost
@@ -142,7 +144,9 @@ class LiveSearch:
 
     def outcome(self, roles: Roles) -> SearchOutcome:
         """End the search here. One that was not at its end answers with its best so far."""
-        error, stop, record = self.error, self._stop_reason(), self.as_record()
+        if self._stopped is None:
+            self._stopped = self.error, self._stop_reason(), self.as_record()
+        error, stop, record = self._stopped
         self._wind_up(roles)
         self._close()
         result = self.result
