@@ -63,6 +63,14 @@ def test_sequential_against_exact_arithmetic(scores, budget):
         assert sequential_shares(scores, budget, temperature) == slow_sequential(scores, budget, temperature)
 
 
+def test_a_share_that_is_an_integer_is_not_rounded_up_by_the_error_of_a_float():
+    for good in range(1, 6):
+        for bad in range(5):
+            scores = [0.7] * good + [0.3] * bad
+            for budget in range(1, 65):
+                assert sequential_shares(scores, budget, 0.2) == slow_sequential(scores, budget, 0.2)
+
+
 @given(scores=SCORES, budget=st.integers(0, 100), temperature=TEMPERATURES)
 def test_sequential_spends_exactly_the_budget_and_favours_the_better(scores, budget, temperature):
     shares = sequential_shares(scores, budget, temperature)

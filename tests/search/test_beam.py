@@ -6,7 +6,6 @@ import pytest
 from step_world import (
     DEPTH,
     POLICY,
-    PROBLEMS,
     STEPS,
     Draw,
     Guide,
@@ -26,8 +25,6 @@ from clew.core.cost import Budget
 from clew.core.errors import InvalidValue, UnknownName
 from clew.core.types import State
 from clew.search.beam import Beam
-from clew.search.paths import Paths
-from clew.search.tree import Tree
 
 
 def slow_beam(problem, n, m, rate, max_depth=40):
@@ -170,13 +167,6 @@ def test_paths_that_are_cut_off_answer_if_none_is_finished():
         cut = [state for state in grown(outcome) if len(state.steps) == 2]
         assert outcome.result.chosen == ranked(ends or cut, value)[0]
         assert max(len(state.steps) for state in grown(outcome)) <= 2
-
-
-def test_paths_without_a_score_come_last():
-    tree = Tree(PROBLEMS[0])
-    low, unrated = (tree.add(0, State(PROBLEMS[0], (token, 0), finished=True)) for token in (1, 2))
-    tree.score[low] = -1e9
-    assert Paths(tree, Beam()).best([unrated, low], 2) == [low, unrated]
 
 
 def test_the_deepest_path_is_as_deep_as_the_world():

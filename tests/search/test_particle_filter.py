@@ -65,6 +65,19 @@ def test_the_same_draws_whatever_the_global_stream():
     assert first != [grown(outcome) for outcome in other]
 
 
+def test_every_step_of_every_problem_draws_from_a_stream_of_its_own(monkeypatch):
+    drawn = []
+
+    def record(weights, num, stream):
+        drawn.append(stream.random())
+        return list(range(num))
+
+    monkeypatch.setattr("clew.search.particle_filter.systematic", record)
+    search(ParticleFilter(n=8, sampling=STEPS), noisy)
+    assert len(drawn) > 2 * len(PROBLEMS)
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_finished_particles_keep_their_place_and_crowd_out_worse_ones():
     def rate(state):
         return 1.0 if state.finished else 0.0
