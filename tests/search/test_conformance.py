@@ -19,6 +19,7 @@ from clew.core.types import FinishReason, Sampling, State
 from clew.data.search_json import decode_record, decode_tree, encode_record, encode_tree
 from clew.search import Roles, SearchRecord, StopReason, continue_searches
 from clew.search.serve import sample_seed
+from clew.search.specs import STRATEGIES
 from clew.search.tree import NONE, Tree
 
 CASES = all_cases()
@@ -93,6 +94,10 @@ def timeless(cost: Cost) -> Cost:
 
 def test_every_name_is_one_case():
     assert len({case.name for case in CASES}) == len(CASES) >= 5
+
+
+def test_every_strategy_that_has_a_name_has_a_case():
+    assert {type(template()) for template in STRATEGIES.values()} <= {type(case.make(N)) for case in CASES}
 
 
 def test_the_world_is_as_exact_as_it_says():
