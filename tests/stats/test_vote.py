@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import permutations
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from clew.core.errors import InvalidValue
 from clew.stats.majority_at_k import majority_at_k
-from clew.stats.vote import majority_vote, weighted_vote
+from clew.stats.vote import majority_vote, vote_weights, weighted_vote
 
 ANSWERS = st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=12)
 
@@ -48,6 +49,41 @@ def test_weights_decide():
 def test_bad_weights(weights):
     with pytest.raises(InvalidValue):
         weighted_vote(["a", "b"], weights)
+
+
+SCORES = st.lists(st.sampled_from([math.nan, -math.inf, -700.0, -3.0, -3.5, 0.0, 0.5, 800.0]), max_size=8)
+
+
+def test_scores_are_weights_as_they_are():
+    assert vote_weights([0.5, math.nan, 0.0, 2.0]) == [0.5, 0.0, 0.0, 2.0]
+    assert vote_weights([math.nan, math.nan]) == [1.0, 1.0]
+    assert vote_weights([]) == []
+
+
+@given(SCORES, st.sampled_from([0.1, 1.0, 5.0]))
+def test_exponentiated_scores_keep_their_ratios(scores, temperature):
+    weights = vote_weights(scores, temperature)
+    rated = [(s, w) for s, w in zip(scores, weights, strict=True) if not math.isnan(s)]
+    if not rated:
+        assert weights == [1.0] * len(scores)
+        return
+    assert all(w == 0.0 for s, w in zip(scores, weights, strict=True) if math.isnan(s) or s == -math.inf)
+    top = max(s for s, _ in rated)
+    for score, weight in rated:
+        if score > -math.inf:
+            assert weight == pytest.approx(math.exp((score - top) / temperature), rel=1e-12)
+    assert vote_weights([s for s, _ in rated], temperature) == [w for _, w in rated]
+
+
+@pytest.mark.parametrize("score", [-0.1, math.inf, -math.inf])
+def test_scores_that_cannot_be_weights(score):
+    with pytest.raises(InvalidValue, match="temperature"):
+        vote_weights([0.5, score])
+
+
+def test_an_infinite_score_cannot_be_exponentiated():
+    with pytest.raises(InvalidValue):
+        vote_weights([math.inf, 1.0], 1.0)
 
 
 def exact_majority_at_k(answers, right, k):

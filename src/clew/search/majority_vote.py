@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -39,10 +39,16 @@ class MajorityVote:
     def run(self, problem: Problem) -> Generator[Request, Any, SearchResult]:
         tree = Tree(problem)
         solutions = yield from sample_solutions(tree, self.n, self.sampling, per_request=self.per_request)
-        answers = yield from extract_nodes(tree, solutions)
-        votes = Counter(answers)
-        for node, answer in zip(solutions, answers, strict=True):
-            if answer is not None:
-                tree.score[node] = votes[answer] / len(answers)
-        winner = majority_vote(answers)
-        return result(tree, None if winner is None else solutions[answers.index(winner)])
+        yield from extract_nodes(tree, solutions)
+        return majority(tree, solutions)
+
+
+def majority(tree: Tree, solutions: Sequence[int]) -> SearchResult:
+    """The vote of these nodes, whose answers the tree holds; shares become their scores."""
+    answers = [tree.answers[node] for node in solutions]
+    votes = Counter(answers)
+    for node, answer in zip(solutions, answers, strict=True):
+        if answer is not None:
+            tree.score[node] = votes[answer] / len(answers)
+    winner = majority_vote(answers)
+    return result(tree, None if winner is None else solutions[answers.index(winner)])

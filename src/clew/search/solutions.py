@@ -49,6 +49,11 @@ def best_node(tree: Tree, nodes: Sequence[int]) -> int | None:
     return max(nodes, key=lambda node: _or_lowest(tree.score[node]), default=None)
 
 
+def best_of_answer(tree: Tree, nodes: Sequence[int], answer: str | None) -> int | None:
+    """The best of those that give this answer; of all if it is None, because nobody gives any."""
+    return best_node(tree, nodes if answer is None else [node for node in nodes if tree.answers[node] == answer])
+
+
 def _or_lowest(score: float) -> float:
     return -math.inf if math.isnan(score) else score
 

@@ -42,3 +42,31 @@ def weighted_vote(answers: Sequence[str | None], weights: Sequence[float]) -> st
             parts.setdefault(answer, []).append(weight)
     totals = {answer: math.fsum(weights) for answer, weights in parts.items()}
     return max(totals, key=totals.__getitem__, default=None)
+
+
+def vote_weights(scores: Sequence[float], temperature: float | None = None) -> list[float]:
+    """What each vote weighs: its score, or exp(score / temperature) up to a common factor, for scores below 0.
+
+    NaN is a vote that nobody could rate and weighs 0; if nobody rated any, all weigh the same. Raises `InvalidValue`
+    for a score that cannot be a weight.
+
+    >>> vote_weights([0.5, math.nan, 0.25])
+    [0.5, 0.0, 0.25]
+    >>> vote_weights([-1.0, -3.0, -1.0], temperature=1.0)[::2]
+    [1.0, 1.0]
+    """
+    rated = [score for score in scores if not math.isnan(score)]
+    if not rated:
+        return [1.0] * len(scores)
+    top = max(rated)
+    if temperature is None:
+        for score in rated:
+            if not 0.0 <= score < math.inf:
+                advice = "set a temperature, so that a vote weighs exp(score / temperature), or use another guide"
+                raise InvalidValue("score to weigh a vote", score, "a finite number of at least 0", advice)
+        return [0.0 if math.isnan(score) else score for score in scores]
+    if top == math.inf:
+        raise InvalidValue("score to weigh a vote", top, "a number below infinity", "use another guide")
+    # Relative to the highest, so that nothing overflows; -inf weighs 0.
+    base = 0.0 if top == -math.inf else top
+    return [0.0 if math.isnan(score) else math.exp((score - base) / temperature) for score in scores]
