@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
 
 from clew.core.errors import InvalidValue
-from clew.core.protocols import Candidate, Request, Score, Verify
 from clew.core.types import Completion, State
 
 Guide = Literal["verifier", "scorer"]
 """Who rates: the environment (its exact verdict) or the scorer that the search was given."""
-
-
-def rate(candidates: Sequence[Candidate], guide: Guide) -> Generator[Request, Any, tuple[Candidate, ...]]:
-    """The candidates with their guide's score; None where the guide could not tell. Asks once, for all of them."""
-    states = tuple(candidate.state for candidate in candidates)
-    if guide == "verifier":
-        verdicts = yield Verify(states)
-        scores = [verdict.value for verdict in verdicts]
-    else:
-        scores = yield Score(states, tuple(candidate.completion for candidate in candidates))
-    return tuple(replace(candidate, score=score) for candidate, score in zip(candidates, scores, strict=True))
-
-
-def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate with the highest score: of equals the first, one without a score after all others."""
-    return max(candidates, key=lambda c: float("-inf") if c.score is None else c.score, default=None)
 
 
 @final
