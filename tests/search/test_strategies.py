@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -208,3 +209,36 @@ def test_unknown_names_name_the_nearest(call, nearest):
 def test_settings_that_are_not_accepted(call):
     with pytest.raises(InvalidValue):
         call()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [BestOfN(n=7), BestOfN(n=7, guide="scorer", per_request=3), FirstRight(n=7), MajorityVote(n=7)],
+    ids=repr,
+)
+def test_the_tree_holds_all_that_was_sampled_judged_and_read(strategy, toy):
+    policy, task = toy.policy(), toy.Task()
+    for outcome in search(strategy, toy, policy):
+        tree, candidates = outcome.result.tree, outcome.result.candidates
+        assert tree.children[0] == list(range(1, len(candidates) + 1))
+        assert tree.states[1:] == [c.state for c in candidates]
+        assert replace(outcome.cost, seconds=0.0, verifier_calls=0) == tree.cost()
+        texts = [policy.text(state) for state in tree.states[1:]]
+        judged = isinstance(strategy, FirstRight) or getattr(strategy, "guide", "") == "verifier"
+        verdicts = [task.verify(outcome.problem, text) for text in texts]
+        assert tree.verdicts == (dict(enumerate(verdicts, 1)) if judged else {})
+        read = isinstance(strategy, MajorityVote)
+        assert tree.answers == (dict(enumerate(map(task.extract, texts), 1)) if read else {})
+        assert [None if score != score else score for score in tree.score[1:]] == [c.score for c in candidates]
+        if isinstance(strategy, BestOfN):
+            assert list(tree.made[1:]) == [1 + i // (strategy.per_request or 7) for i in range(7)]
+
+
+def test_trees_are_equal_if_they_saw_the_same(toy):
+    one, same = (search(BestOfN(n=4, guide="scorer"), toy)[0].result.tree for _ in range(2))
+    assert one == same
+    assert one != search(BestOfN(n=4), toy)[0].result.tree, "other scores"
+    assert one != search(BestOfN(n=4, guide="scorer", per_request=2), toy)[0].result.tree, "other rounds"
+    same.costs[1] += same.costs[2]
+    assert one != same
+    assert one != "a tree"
