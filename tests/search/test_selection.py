@@ -137,6 +137,12 @@ def test_gumbel_interior_against_a_slow_reference(node):
     assert gumbel_interior(ours, visits) == next(i for i, x in enumerate(lag) if x == max(lag))
 
 
+def test_gumbel_interior_counts_the_visit_to_come():
+    # 0.85 - 3/4 < 0.15, but 0.85 - 3/5 > 0.15.
+    assert gumbel_interior([0.85, 0.15], [3, 0]) == 1
+    assert gumbel_interior([0.5, 0.5], [0, 0]) == 0
+
+
 def test_improved_policy_of_a_prior_of_zero_is_zero():
     assert improved_policy([0.0, 1.0], [500.0, 0.0]) == [0.0, 1.0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
+import itertools
 import statistics
 import sys
 import time
@@ -148,7 +149,7 @@ def _treequest(name: str, **settings: Any) -> Callable[[int], object]:
     algorithm = getattr(importlib.import_module("treequest"), name)(**settings)
 
     def work(seed: int) -> object:
-        made = iter(range(seed & 63, seed & 63 + NODES + 1))
+        made = itertools.count(seed & 63)
 
         def generate(state: Any) -> tuple[int, float]:
             number = next(made)

@@ -103,7 +103,7 @@ class Growth:
             places = yield from self._roll_out(nodes)
             values = yield from rate_nodes(self.tree, places, self.evaluation.guide)
         else:
-            places = nodes
+            places = list(nodes)
             new, self._unscored = self._unscored, []
             yield from score_nodes(self.tree, new)
             values = [self._scored(node) for node in nodes]
