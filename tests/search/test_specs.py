@@ -62,7 +62,8 @@ def test_a_name_alone_is_a_strategy_with_what_the_command_line_says(name):
     assert strategy.sampling == (STEP if "max_depth" in known else SOLUTION)
     assert getattr(strategy, "rollout", SOLUTION) == SOLUTION
     assert getattr(strategy, "seed", 3) == 3
-    assert (guidance is None) == ("guide" not in known)
+    assert guidance is not None or getattr(strategy, "guide", None) is None
+    assert getattr(strategy, "answering", SOLUTION).temperature == 0.5
     if guidance is not None:
         assert strategy.guide == ("verifier" if guidance == VERIFIER else "scorer")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clew.core.types import Sampling
     from clew.data.run import RunDirectory
     from clew.recipes.search_batches import Setup
-    from clew.search.specs import Chosen
+    from clew.search.specs import Chosen, Guidance
     from clew.tasks import AnyTask
 
 EXAMPLES = """
@@ -73,7 +73,7 @@ class SearchConfig:
     split: Literal["train", "validation", "test"] = "test"
     """Which problems; those of test are never trained on."""
     step_ends: tuple[str, ...] | None = None
-    r"""What ends a step: texts, \n a new line, "" nothing. Left out: a new line, or = where clew's small models do sums."""
+    r"""What ends a step; \n is a new line, "" nothing. Left out: a new line, or = in sums of clew's small models."""
     temperature: float = 1.0
     """Sampling temperature."""
     max_tokens: int = 288
@@ -173,7 +173,7 @@ def load_scorer(chosen: Chosen, policy: Policy, task: AnyTask, step: Sampling) -
 
     if chosen.guidance is None:
         return None
-    return parse_guidance(chosen.guidance).make(GuideSource(policy=policy, task=task, sampling=step))
+    return parse_guidance(chosen.guidance, guides()).make(GuideSource(policy=policy, task=task, sampling=step))
 
 
 def step_ends(config: SearchConfig, task: AnyTask, policy: Policy) -> tuple[str, ...]:
@@ -196,7 +196,19 @@ def choose(config: SearchConfig, ends: tuple[str, ...]) -> Chosen:
         guidance=config.guidance,
         seed=config.seed,
     )
-    return parse_strategy(config.strategy, given)
+    return parse_strategy(config.strategy, given, guides=guides())
+
+
+def guides() -> dict[str, Guidance]:
+    """Every guide by name: those of `clew.search.specs`, and those that learned or exact values give."""
+    from clew.search.specs import GUIDANCE, Guidance, GuideSource
+
+    def exact_value(source: GuideSource) -> Scorer:
+        from clew.reward.countdown_value import ExactCountdownValue
+
+        return ExactCountdownValue(task=source.task, policy=source.policy)
+
+    return {**GUIDANCE, "exact-value": Guidance(make=exact_value)}
 
 
 def sampling_of(config: SearchConfig, ends: tuple[str, ...]) -> Sampling:

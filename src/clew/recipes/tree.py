@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from clew.core.errors import InvalidValue
+from clew.core.errors import InvalidValue, RunDirectoryError
 
 EXAMPLES = """
 clew tree runs/mcts
@@ -49,6 +49,9 @@ def main(config: TreeConfig) -> int:
 
     if not 0 <= config.port < 1 << 16:
         raise InvalidValue("port", config.port, "a number from 0 to 65535", "use 0 for a free one")
+    if config.out is not None and not config.out.absolute().parent.is_dir():
+        accepted = "a file in a directory that exists"
+        raise RunDirectoryError(f"--out {config.out}: its directory does not exist", accepted, "make it first")
     shown = read_trees(config.run, config.problem)
     page = render(shown)
     if config.serve:

@@ -17,21 +17,33 @@ from clew.core.errors import InvalidValue, UnknownName
 from clew.core.protocols import Policy, Scorer, Search
 from clew.core.types import Sampling
 from clew.search.ab_mcts import AbMcts
+from clew.search.adaptive_vote import AdaptiveVote
 from clew.search.beam import Beam
 from clew.search.best_first import BestFirst
 from clew.search.best_of_n import BestOfN
+from clew.search.best_of_n_then_revise import BestOfNThenRevise
+from clew.search.borda import Borda
+from clew.search.budget_forcing import BudgetForcing
 from clew.search.dvts import Dvts
 from clew.search.first_right import FirstRight
 from clew.search.guidance import MeanLogProb
+from clew.search.guides.semantic_entropy import SemanticEntropy
+from clew.search.guides.uncertainty import MeanEntropy, SelfCertainty
 from clew.search.gumbel_mcts import GumbelMcts
 from clew.search.lookahead import Lookahead
 from clew.search.majority_vote import MajorityVote
 from clew.search.mcts import Mcts
+from clew.search.mctsr import MCTSr
 from clew.search.particle_filter import ParticleFilter
 from clew.search.rebase import Rebase
+from clew.search.reflexion import Reflexion
+from clew.search.revise import Revise
 from clew.search.rules import Puct
+from clew.search.self_refine import SelfRefine
 from clew.search.serve import Judge
+from clew.search.speculative_rejection import SpeculativeRejection
 from clew.search.tree_of_thoughts import TreeOfThoughtsBfs, TreeOfThoughtsDfs
+from clew.search.weighted_best_of_n import WeightedBestOfN
 
 Template = Callable[[], Search]
 """Makes a strategy with its default settings; a class of settings that all have one is such a thing."""
@@ -40,6 +52,10 @@ STRATEGIES: Mapping[str, Template] = {
     "best-of-n": BestOfN,
     "first-right": FirstRight,
     "majority-vote": MajorityVote,
+    "adaptive-vote": AdaptiveVote,
+    "weighted-best-of-n": WeightedBestOfN,
+    "borda": Borda,
+    "speculative-rejection": SpeculativeRejection,
     "beam": Beam,
     "dvts": Dvts,
     "lookahead": Lookahead,
@@ -52,6 +68,12 @@ STRATEGIES: Mapping[str, Template] = {
     "puct": lambda: Mcts(rule=Puct()),
     "gumbel-mcts": GumbelMcts,
     "ab-mcts": AbMcts,
+    "self-refine": SelfRefine,
+    "revise": Revise,
+    "reflexion": Reflexion,
+    "budget-forcing": BudgetForcing,
+    "best-of-n-then-revise": BestOfNThenRevise,
+    "mctsr": MCTSr,
 }
 VERIFIER, FALLBACK = "verifier", "mean-logprob"
 """The guide that is no scorer, and the scorer that needs nothing but the policy's own log-probs."""
@@ -85,6 +107,9 @@ class Guidance:
 GUIDANCE: Mapping[str, Guidance] = {
     VERIFIER: Guidance(make=lambda _: None),
     FALLBACK: Guidance(make=lambda _: MeanLogProb()),
+    "entropy": Guidance(make=lambda _: MeanEntropy(), statistics=True),
+    "self-certainty": Guidance(make=lambda _: SelfCertainty(), statistics=True),
+    "semantic-entropy": Guidance(make=lambda source: SemanticEntropy(policy=source.policy, task=source.task)),
 }
 
 
@@ -138,9 +163,12 @@ def parse_strategy(
         "guide": guidance and ("verifier" if guidance == VERIFIER else "scorer"),
     }
     filled = {key: value for key, value in filled.items() if key in known}
-    for key in ("sampling", "rollout"):
-        if key in filled:
-            filled[key] = replace(filled[key], statistics=statistics)
+    for key in known:
+        sampling = filled.get(key, getattr(template, key))
+        if isinstance(sampling, Sampling):
+            # What else a strategy samples, such as a critique, has a length of its own and all the rest in common.
+            whole = given.solution
+            filled[key] = replace(sampling, temperature=whole.temperature, mode=whole.mode, statistics=statistics)
     for setting in settings.split(",") if colon else ():
         _set(name, template, filled, setting)
     return Chosen(replace(template, **filled), guidance)
