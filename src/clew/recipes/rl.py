@@ -39,15 +39,15 @@ clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.s
 class PolicyGradient:
     """Settings of reinforcement learning."""
 
-    steps: int = 26
+    steps: int = 40
     """Updates."""
     problems: int = 32
     """Problems an update, each a group."""
     group_size: int = 8
     """Samples a problem."""
-    lr_matrix: float = 0.004
+    lr_matrix: float = 0.002
     """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 8e-4
+    lr_other: float = 4e-4
     """Learning rate of embeddings and norms (AdamW)."""
     clip_low: float = 0.2
     """How far a token's probability ratio may fall before it stops counting."""
@@ -55,7 +55,7 @@ class PolicyGradient:
     """How far it may rise (DAPO's clip-higher)."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    max_tokens: int = 192
+    max_tokens: int = 240
     """Most tokens of a response; one that is cut off there is wrong."""
     direct: float = 0.0
     """Share of problems to be answered directly, without retries; the rest think."""
