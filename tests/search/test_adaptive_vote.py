@@ -71,6 +71,13 @@ def test_golden(answers, taken):
     assert outcome.result.tree.answers[1] == answers[0]
 
 
+def test_the_first_wave_is_as_large_as_what_it_must_take_anyway():
+    outcome = search(AdaptiveVote(n=10, at_least=5, wave=3), ["a"] * 10)
+    assert outcome.cost.model_calls == 5
+    assert set(outcome.result.tree.made) == {0, 1}
+    assert search(AdaptiveVote(n=10, at_least=50, wave=3), ["a"] * 10).cost.model_calls == 10
+
+
 def test_votes_that_are_never_decided_take_all():
     assert search(AdaptiveVote(n=10), list("abababababab")).cost.model_calls == 10
     silent = search(AdaptiveVote(n=10), [""] * 10)
