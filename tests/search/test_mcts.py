@@ -18,7 +18,7 @@ from clew.core.types import Completion, FinishReason, Outcome, Problem, Sampling
 from clew.search import Roles, SearchRecord, StopReason, TabularPolicy, continue_searches, run_searches
 from clew.search.ab_mcts import AbMcts
 from clew.search.gumbel_mcts import GumbelMcts
-from clew.search.leaves import Evaluation, Growth
+from clew.search.leaves import Evaluation, Growth, answer, most_visited_line
 from clew.search.mcts import Mcts
 from clew.search.rules import Puct, Uct
 from clew.search.selection import min_max, puct, uct
@@ -446,14 +446,69 @@ def test_picks_what_the_formula_rates_highest(growth, c):
         assert bounds[picked] == max(bounds) or bounds[picked] == pytest.approx(max(bounds), abs=1e-12)
 
 
-def test_visits_choose_below_the_most_visited_line():
-    (outcome,) = run(
-        Mcts(width=12, iterations=200, sampling=TOKEN, rollout=WHOLE, choose="visits"), problems=PROBLEMS[:1]
+def two_steps(*visits_of_both):
+    growth = Growth(
+        tree=Tree(PROBLEMS[0]),
+        sampling=TOKEN,
+        evaluation=Evaluation(by="rollout", guide="verifier", rollout=WHOLE, max_depth=9),
     )
+    for token in (1, 2):
+        last = Completion((token,), None, FinishReason.STEP)
+        growth.branches.setdefault(0, []).append(
+            growth.tree.add(0, growth.tree.states[0].extend(last), last, prior=0.5)
+        )
+    for node in visits_of_both:
+        growth.backup(node, 0.5)
+    return growth
+
+
+@pytest.mark.parametrize("rule", [Uct(), Puct()], ids=repr)
+@pytest.mark.parametrize("visits", [(), (1, 2), (1, 1, 2, 2)], ids=repr)
+def test_a_step_under_way_is_left_to_others(rule, visits):
+    growth = two_steps(*visits)
+    assert rule.pick(growth, 0) == 1
+    growth.tree.hold(1)
+    assert rule.pick(growth, 0) == 2
+    growth.tree.hold(2)
+    assert rule.pick(growth, 0) == 1
+
+
+def test_a_step_at_the_largest_depth_is_rolled_out_at_every_visit():
+    (outcome,) = run(Mcts(width=20, iterations=60, max_depth=1, sampling=TOKEN, rollout=WHOLE), problems=PROBLEMS[:1])
     tree = outcome.result.tree
-    steps = [s for s in tree.children[0] if tree.visits[s] > 1]
-    favourite = max(steps, key=tree.visits.__getitem__)
-    assert outcome.result.chosen.tokens[: len(tree.states[favourite].tokens)] == tree.states[favourite].tokens
+    for step in tree.children[0]:
+        if tree.states[step].finished:
+            assert not tree.children[step]
+        else:
+            assert len(tree.children[step]) == tree.visits[step] > 0
+            assert {tree.visits[end] for end in tree.children[step]} == {1}
+
+
+def test_visits_choose_below_the_most_visited_line():
+    growth = two_steps(1, 1, 1, 2)
+    tree = growth.tree
+
+    def end(parent, token, score):
+        last = Completion((token,), None, FinishReason.STOP)
+        node = tree.add(parent, tree.states[parent].extend(last), last)
+        tree.score[node] = score
+        return node
+
+    low, high = end(1, 3, 0.2), end(1, 4, 0.4)
+    best_of_all = end(2, 5, 0.9)
+
+    def chosen(choose):
+        with pytest.raises(StopIteration) as ended:
+            next(answer(growth, choose, most_visited_line(growth)))
+        return ended.value.value.chosen
+
+    assert chosen("value") == tree.states[best_of_all]
+    # Steps 0 and 1 are the line: of the two ends below it the better one, though it ends there and not on the line.
+    assert chosen("visits") == tree.states[high]
+    growth.branches[1] = [low, high]
+    growth.backup(low, 0.5)
+    assert most_visited_line(growth) == [0, 1, low]
+    assert chosen("visits") == tree.states[low]
 
 
 def test_reward_is_the_mean_of_the_steps():
