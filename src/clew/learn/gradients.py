@@ -26,11 +26,26 @@ def accumulate_gradients(
 
     Micro-batches are added in their order, whichever thread is done first, so a run repeats itself.
     """
-    lengths = [example.length for example in examples]
+    return sum_gradients(
+        model,
+        [example.length for example in examples],
+        lambda rows: loss_of(pad([examples[row] for row in rows])),
+        tokens_per_pass=tokens_per_pass,
+    )
+
+
+def sum_gradients(
+    model: nn.Module,
+    lengths: Sequence[int],
+    loss_of_rows: Callable[[list[int]], tuple[Tensor, Noted]],
+    *,
+    tokens_per_pass: int,
+) -> list[Noted]:
+    """The same for sequences of any kind, of these `lengths`: `loss_of_rows` makes a batch of the rows it is given."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def part(rows: list[int]) -> tuple[tuple[Tensor, ...], Noted]:
-        loss, noted = loss_of(pad([examples[row] for row in rows]))
+        loss, noted = loss_of_rows(rows)
         return torch.autograd.grad(loss, parameters, materialize_grads=True), noted
 
     parts = side_by_side(part, micro_batches(lengths, _limit(sum(lengths), tokens_per_pass)))

@@ -19,7 +19,7 @@ class ParameterSplit(NamedTuple):
     others: list[nn.Parameter]
 
 
-def split_parameters(model: nn.Module, *, heads: Sequence[str] = ("lm_head",)) -> ParameterSplit:
+def split_parameters(model: nn.Module, *, heads: Sequence[str] = ("lm_head", "score")) -> ParameterSplit:
     """Hidden 2-D matrices, and the rest: embeddings (also tied ones), norms, biases and modules named in `heads`.
 
     Input and output embeddings are lookup tables, whose rows are not one linear map: Muon is not meant for them.

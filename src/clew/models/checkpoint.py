@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clew.core.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM, Qwen3PreTrainedModel
 
 _ACCEPTED = "a Hugging Face directory of a Qwen3 with config.json, *.safetensors and tokenizer.json"
 _REMAKE = "check the path, copy the checkpoint again, or make it again by running its recipe"
@@ -35,7 +35,14 @@ class Loaded(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
 
 
-def save_checkpoint(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+class Parts(NamedTuple):
+    """A Qwen3 with a head of any kind (float32, on the CPU, in eval mode) and its tokenizer."""
+
+    model: Qwen3PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+
+def save_checkpoint(model: Qwen3PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write weights (safetensors), both configurations, the tokenizer and its chat template to `directory`."""
     from safetensors import SafetensorError
 
@@ -53,15 +60,20 @@ def save_checkpoint(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast,
 
 
 def load_checkpoint(path: Path) -> Loaded:
-    """The model and tokenizer in directory `path`; raises `CheckpointError` if any part is missing or damaged."""
+    """The policy in directory `path`; raises `CheckpointError` if a part is missing or damaged, or it is no policy."""
+    return Loaded(*load_parts(path, "Qwen3ForCausalLM"))
+
+
+def load_parts(path: Path, architecture: str) -> Parts:
+    """The model, which must be of class `architecture`, and tokenizer in directory `path`."""
     from transformers import AutoTokenizer
 
     if not path.is_dir():
         raise _error(f"there is no checkpoint directory at {path}")
-    _require_supported(path)
+    _require_supported(path, architecture)
     if not (path / "tokenizer.json").is_file():
         raise _error(f"checkpoint {path} has no tokenizer.json")
-    model = _load_model(path)
+    model = _load_model(path, architecture)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # what the tokenizers library raises for a damaged file is of no narrower class
@@ -71,10 +83,10 @@ def load_checkpoint(path: Path) -> Loaded:
             f"checkpoint {path} is inconsistent: its tokenizer has {len(tokenizer)} tokens, "
             f"its model {model.config.vocab_size}"
         )
-    return Loaded(model, tokenizer)
+    return Parts(model, tokenizer)
 
 
-def _require_supported(path: Path) -> None:
+def _require_supported(path: Path, architecture: str) -> None:
     """Refuse what the engine would silently compute wrongly."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -94,17 +106,24 @@ def _require_supported(path: Path) -> None:
                 f"{name} {accepted[0]!r}: the rollout engine supports plain Qwen3 models only",
                 "choose a Qwen3 checkpoint, or train one with clew",
             )
+    if architecture not in (made := found.get("architectures") or [architecture]):
+        # Tied weights would load without a complaint, and what is no policy would write nonsense.
+        raise CheckpointError(
+            f"checkpoint {path} is a {', '.join(map(str, made))}",
+            f"a {architecture}",
+            "pass a policy as the policy, and a reward model as the guide",
+        )
 
 
-def _load_model(path: Path) -> Qwen3ForCausalLM:
+def _load_model(path: Path, architecture: str) -> Qwen3PreTrainedModel:
     import torch
+    import transformers
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import Qwen3ForCausalLM
 
     try:
         with _no_progress_bars():
-            model, info = Qwen3ForCausalLM.from_pretrained(
+            model, info = getattr(transformers, architecture).from_pretrained(
                 path,
                 dtype=torch.float32,
                 local_files_only=True,

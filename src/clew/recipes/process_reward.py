@@ -1,0 +1,325 @@
+"""Learn a process reward model from outcomes: sample, label every prefix with how it ended, train, measure.
+
+Roadmap section 4.2; OVM (arXiv 2311.09724). A prefix's label is the outcome of one solution that went on from it, so
+the best prediction is P(right in the end | prefix): the value of the policy that sampled.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from clew.core.seeds import derive_seed
+from clew.core.types import Sampling, State
+from clew.recipes.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import Qwen3ForTokenClassification
+
+    from clew.core.task import Task
+    from clew.core.types import Group, Problem
+    from clew.models.policy import LocalPolicy
+    from clew.recipes.stage import Stage
+    from clew.reward.fit import Labelled
+
+EXAMPLES = """
+clew reward train --checkpoint runs/first --out runs/prm
+clew reward train --checkpoint runs/first --out runs/prm --settings.problems 4000 --json
+"""
+NAME = "reward"
+DEPTHS = (0.25, 0.5, 0.75, 1.0)
+"""Shares of a solution after which predictions are measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRewardSettings:
+    """Settings of the process reward model."""
+
+    problems: int = 2000
+    """Training problems."""
+    samples: int = 4
+    """Solutions sampled for each of them."""
+    held_out: int = 100
+    """Validation problems whose loss says when to stop."""
+    measured: int = 200
+    """Validation problems, others than those, on which the model is measured."""
+    measured_samples: int = 16
+    """Solutions sampled for each of those."""
+    end_weight: float = 20.0
+    """How much the outcome counts at the end of a solution, where it can be known, against 1 before."""
+    rows: int = 64
+    """Solutions an update."""
+    epochs: int = 2
+    """Most passes over the solutions."""
+    evaluate_every: int = 30
+    """Updates between two looks at the validation loss."""
+    patience: int = 4
+    """Looks in a row without a lower loss that end the training."""
+    lr_matrix: float = 0.01
+    """Learning rate of hidden matrices (Muon)."""
+    lr_other: float = 2e-3
+    """Learning rate of embeddings, norms and the head (AdamW)."""
+    max_tokens: int = 288
+    """Most tokens of a solution."""
+    mode: Literal["think", "direct"] = "think"
+    """Whether solutions may try, check and retry, or are one derivation."""
+
+
+def process_reward(
+    settings: ProcessRewardSettings, *, policy: LocalPolicy, task: Task, seed: int, stage: Stage
+) -> Qwen3ForTokenClassification:
+    """A value model of `policy` on `task`, the one of the lowest validation loss."""
+    from clew.learn.optim import make_optimizer
+    from clew.learn.schedule import warmup_stable_decay
+    from clew.models.value_head import value_model_of
+    from clew.recipes.stage import training_problems
+    from clew.reward.fit import value_step
+
+    problems = training_problems(task, seed)[: settings.problems]
+    train = labelled(settings, sampled(settings, policy, task, problems, settings.samples, seed, stage), policy)
+    held_out = labelled(
+        settings,
+        sampled(settings, policy, task, validation(settings, task, seed)[0], settings.samples, seed, stage),
+        policy,
+    )
+    base_rate = sum(example.labels[0] for example in train) / len(train)
+    model = value_model_of(policy.model, base_rate=base_rate)
+    best, best_loss, waited = copy.deepcopy(model.state_dict()), cross_entropy(model, held_out), 0
+    optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    rng = random.Random(derive_seed(seed, "process_reward"))
+    order = [example for _ in range(settings.epochs) for example in rng.sample(train, len(train))]
+    steps = max(1, len(order) // settings.rows)
+    for step in range(steps):
+        batch = order[step * settings.rows : (step + 1) * settings.rows]
+        rate = warmup_stable_decay(step, total=steps, warmup=min(10, steps // 2), decay=steps // 2)
+        update = value_step(model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
+        loss = None
+        if (step + 1) % settings.evaluate_every == 0 or step + 1 == steps:
+            loss = cross_entropy(model, held_out)
+            waited = 0 if loss < best_loss else waited + 1
+            if loss < best_loss:
+                best, best_loss = copy.deepcopy(model.state_dict()), loss
+        stage.record(
+            step,
+            increment=1 / steps,
+            tokens=update.tokens,
+            loss=update.loss,
+            grad_norm=update.grad_norm,
+            lr=rate,
+            validation_loss=loss,
+        )
+        if waited >= settings.patience:
+            break
+    model.load_state_dict(best)
+    return model
+
+
+def validation(settings: ProcessRewardSettings, task: Task, seed: int) -> tuple[list[Problem], list[Problem]]:
+    """Problems that say when to stop, and others on which the model is measured."""
+    from clew.recipes.stage import count_problems
+
+    wanted = settings.held_out + settings.measured
+    there = count_problems(task, "validation")
+    found = task.problems(
+        "validation", wanted if there is None else min(wanted, there), derive_seed(seed, "validation problems")
+    )
+    cut = max(1, len(found) * settings.held_out // wanted)
+    return found[:cut], found[cut:]
+
+
+def sampled(  # noqa: PLR0913  whom to sample, on what, and how often
+    settings: ProcessRewardSettings,
+    policy: LocalPolicy,
+    task: Task,
+    problems: Sequence[Problem],
+    n: int,
+    seed: int,
+    stage: Stage,
+) -> list[Group]:
+    """`n` judged solutions of every problem."""
+    from clew.evaluate import sample_groups
+
+    return sample_groups(
+        policy,
+        task,
+        problems,
+        n=n,
+        sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
+        seed=derive_seed(seed, NAME),
+        stage=stage.name,
+        on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, sampled=done / total),
+    )
+
+
+def labelled(settings: ProcessRewardSettings, groups: Sequence[Group], policy: LocalPolicy) -> list[Labelled]:
+    """Every judged solution, each of its prefixes labelled with the verdict's value."""
+    from clew.reward.fit import outcome_labels
+
+    return [
+        outcome_labels(
+            policy.prompt_ids(group.problem, settings.mode),
+            t.completion.tokens,
+            t.reward.value,
+            end_weight=settings.end_weight,
+        )
+        for group in groups
+        for t in group.scored
+    ]
+
+
+def cross_entropy(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> float:
+    """Weighted mean of the binary cross-entropy of all labels, nats."""
+    import numpy as np
+
+    from clew.reward.fit import probabilities
+
+    probs = np.concatenate([np.array(row) for row in probabilities(model, examples)]).clip(1e-7, 1 - 1e-7)
+    labels = np.concatenate([np.array(example.labels) for example in examples])
+    weights = np.concatenate([np.array(example.weights) for example in examples])
+    losses = -(labels * np.log(probs) + (1 - labels) * np.log1p(-probs))
+    return float(np.average(losses, weights=weights))
+
+
+def measure(
+    model: Qwen3ForTokenClassification, groups: Sequence[Group], examples: Sequence[Labelled], policy: LocalPolicy
+) -> dict[str, Any]:
+    """How good the model is on the solutions of `groups`, which `examples` are: ordering, calibration, choosing."""
+    from clew.reward.fit import probabilities
+    from clew.stats.calibration import auc, calibration_bins, calibration_error
+
+    probs = probabilities(model, examples)
+    right = [example.labels[0] > 0.5 for example in examples]
+    at_depth = {f"{depth:g}": [row[round(depth * (len(row) - 1))] for row in probs] for depth in DEPTHS}
+    bins = calibration_bins([p for row in probs for p in row], [y for example in examples for y in example.labels])
+    return {
+        "loss": cross_entropy(model, examples),
+        "base_rate": sum(right) / len(right),
+        "auc": {depth: auc(values, right) for depth, values in at_depth.items()},
+        "calibration": [b._asdict() for b in bins],
+        "calibration_error": calibration_error(bins),
+        "exact_value": against_exact_values(groups, probs, policy),
+        "choosing": choosing(groups, [row[-1] for row in probs]),
+    }
+
+
+def against_exact_values(
+    groups: Sequence[Group], probs: Sequence[Sequence[float]], policy: LocalPolicy
+) -> dict[str, float] | None:
+    """Agreement of P(right) with V* after each step of a line of thought; None for a task without a solver of V*."""
+    from clew.reward.countdown_value import exact_value
+    from clew.stats.calibration import auc, correlation
+
+    predicted, exact = [], []
+    for trajectory, row in zip((t for group in groups for t in group.scored), probs, strict=True):
+        facts = trajectory.state.problem.metadata
+        if trajectory.state.problem.task != "countdown":
+            return None
+        tokens = trajectory.completion.tokens
+        for stop in step_stops(tokens, policy):
+            text = policy.text(State(trajectory.state.problem, tokens[:stop]))
+            predicted.append(row[stop])
+            exact.append(exact_value(text, facts["numbers"], facts["target"]))
+    reachable = [value == 1 for value in exact]
+    return {
+        "correlation": correlation(predicted, exact),
+        "auc": auc(predicted, reachable),
+        "reachable": sum(reachable) / len(reachable),
+        "steps": len(exact),
+    }
+
+
+def step_stops(tokens: Sequence[int], policy: LocalPolicy) -> list[int]:
+    """Tokens of a thought after which a step's result stands: those that hold a `=`, before the answer."""
+    stops = []
+    for at, token in enumerate(tokens):
+        piece = policy.codec.decode((token,))
+        if "answer" in piece:
+            break
+        if "=" in piece and any(character.isdigit() for character in piece):
+            stops.append(at + 1)
+    return stops
+
+
+def choosing(groups: Sequence[Group], values: Sequence[float]) -> dict[str, Any]:
+    """How often the solution chosen among those of a problem is right, by this model and without it."""
+    from clew.stats.intervals import wilson
+    from clew.stats.vote import majority_vote, weighted_vote
+
+    rest = iter(values)
+    rules: dict[str, list[bool]] = {}
+    for group in groups:
+        tries = group.scored
+        if not tries:
+            continue
+        answers = [t.verdict.answer for t in tries]
+        scores = [next(rest) for _ in tries]
+        right_answers = {t.verdict.answer for t in tries if t.verdict.right}
+        likely = [sum(t.completion.logprobs or (0.0,)) / len(t.completion.tokens) for t in tries]
+        found = {
+            "first": tries[0].verdict.right,
+            "mean-logprob": tries[likely.index(max(likely))].verdict.right,
+            "majority-vote": majority_vote(answers) in right_answers - {None},
+            "best-of-n": tries[scores.index(max(scores))].verdict.right,
+            "weighted-vote": weighted_vote(answers, scores) in right_answers - {None},
+            "any": bool(right_answers),
+        }
+        for rule, right in found.items():
+            rules.setdefault(rule, []).append(right)
+    return {rule: wilson(sum(rights), len(rights)).as_dict() for rule, rights in rules.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessRewardConfig:
+    """Train a process reward model on solutions that a policy samples, and measure it."""
+
+    checkpoint: Path
+    """Checkpoint or run directory of the policy."""
+    out: Path
+    """Run directory to write."""
+    task: str = "countdown"
+    """Task and its settings."""
+    settings: ProcessRewardSettings = field(default_factory=ProcessRewardSettings)
+    seed: int = 0
+    """Every random draw derives from it."""
+    overwrite: bool = False
+    """Delete the run that is at --out."""
+    json: bool = False
+    """Print the measures as one JSON object instead of a table."""
+
+
+CONFIG = ProcessRewardConfig
+
+
+def main(config: ProcessRewardConfig) -> int:
+    from clew.data.files import jsonable
+    from clew.data.run import RunDirectory
+    from clew.models.allocator import keep_freed_memory
+    from clew.models.checkpoint import save_checkpoint
+    from clew.recipes.stage import check_settings, load_policy, resolved, running
+    from clew.tasks import make_task
+
+    started = time.perf_counter()
+    keep_freed_memory()
+    check_settings(config.settings)
+    task = make_task(config.task)
+    policy = load_policy(config.checkpoint)
+    run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
+    with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
+        model = process_reward(config.settings, policy=policy, task=task, seed=config.seed, stage=stage)
+        with run.writing_checkpoint(NAME) as directory:
+            save_checkpoint(model, policy.codec.tokenizer, directory)
+        problems = validation(config.settings, task, config.seed)[1]
+        groups = sampled(config.settings, policy, task, problems, config.settings.measured_samples, config.seed, stage)
+        measured = measure(model, groups, labelled(config.settings, groups, policy), policy)
+        result = {"name": NAME, "seconds": stage.seconds, "tokens": stage.tokens, **measured}
+    run.mark_done(NAME, jsonable(result))
+    summary = {"total_seconds": time.perf_counter() - started, "device": "cpu", "seed": config.seed, "stages": [result]}
+    run.write_json("summary.json", summary)
+    print(json.dumps(jsonable(result), indent=2) if config.json else run.checkpoint_path(NAME))
+    return 0

@@ -1,0 +1,125 @@
+"""One update of a value model: binary cross-entropy against labels in [0, 1], and what a model says of sequences.
+
+A label of a prefix is the outcome of the solution it was sampled in (OVM, arXiv 2311.09724), or the share of its
+rollouts that were right (the soft label of Math-Shepherd, arXiv 2312.08935): both make P(right | prefix) the best
+prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clew.learn.batch import micro_batches
+from clew.learn.gradients import sum_gradients
+from clew.learn.guard import check_finite
+from clew.learn.optim import MuonAdamW
+from clew.models.side_by_side import side_by_side
+from clew.models.value_head import value_logits
+
+if TYPE_CHECKING:
+    from transformers import Qwen3ForTokenClassification
+
+TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Token ids of a prompt and its response, and the labels after some of them."""
+
+    ids: tuple[int, ...]
+    places: tuple[int, ...]
+    """Tokens after which there is a label, as ascending indices of `ids`."""
+    labels: tuple[float, ...]
+    """For each place the probability, from 0 to 1, that the response ends right."""
+    weights: tuple[float, ...]
+    """For each place how much its label counts."""
+
+
+def outcome_labels(
+    prompt_ids: tuple[int, ...], response_ids: tuple[int, ...], outcome: float, *, end_weight: float = 1.0
+) -> Labelled:
+    """A sampled response whose every prefix, the empty one included, carries its outcome.
+
+    The label of the whole response counts `end_weight` times as much as each of the others: it alone is certain.
+    """
+    places = tuple(range(len(prompt_ids) - 1, len(prompt_ids) + len(response_ids)))
+    weights = (1.0,) * (len(places) - 1) + (end_weight,)
+    return Labelled(ids=prompt_ids + response_ids, places=places, labels=(outcome,) * len(places), weights=weights)
+
+
+class Update(NamedTuple):
+    """What an update did: mean loss in nats, gradient norm before clipping, tokens read."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+def value_step(  # noqa: PLR0913  an update and its limits, by name
+    model: Qwen3ForTokenClassification,
+    optimizer: MuonAdamW,
+    examples: Sequence[Labelled],
+    *,
+    step: int,
+    multiplier: float = 1.0,
+    max_grad_norm: float = 1.0,
+    checkpoint: Path | None = None,
+) -> Update:
+    """Minimise the weighted mean of the binary cross-entropy of all labels by one step of `optimizer`.
+
+    Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
+    """
+    total = sum(sum(example.weights) for example in examples)
+
+    def loss_of(rows: list[int]) -> tuple[Tensor, float]:
+        part = _loss_sum(model, [examples[row] for row in rows]) / total
+        return part, part.item()
+
+    lengths = [len(example.ids) for example in examples]
+    loss = sum(sum_gradients(model, lengths, loss_of, tokens_per_pass=TOKENS_PER_PASS))
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
+    optimizer.step(multiplier=multiplier)
+    optimizer.zero_grad()
+    return Update(loss, grad_norm, sum(lengths))
+
+
+def probabilities(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> list[list[float]]:
+    """P(right) by `model` after each place of each example."""
+
+    def part(rows: list[int]) -> list[list[float]]:
+        chosen = [examples[row] for row in rows]
+        with torch.no_grad():
+            probs = value_logits(model, *_padded(chosen)).sigmoid()
+        return [piece.tolist() for piece in probs.split([len(example.places) for example in chosen])]
+
+    batches = micro_batches([len(example.ids) for example in examples], TOKENS_PER_PASS)
+    found: list[list[float]] = [[] for _ in examples]
+    for rows, values in zip(batches, side_by_side(part, batches), strict=True):
+        for row, value in zip(rows, values, strict=True):
+            found[row] = value
+    return found
+
+
+def _loss_sum(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> Tensor:
+    labels = torch.tensor([label for example in examples for label in example.labels])
+    weights = torch.tensor([weight for example in examples for weight in example.weights])
+    logits = value_logits(model, *_padded(examples))
+    return F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="sum")
+
+
+def _padded(examples: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and the mask of the places, both [batch, time]."""
+    shape = len(examples), max(len(example.ids) for example in examples)
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        mask[row, list(example.places)] = True
+    return ids, mask
