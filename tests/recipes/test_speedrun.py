@@ -131,6 +131,8 @@ def test_speedrun_leaves_what_the_design_promises(straight):
         assert set(stage["pass_at_1"]) >= {"mean", "low", "high", "n"}
         assert stage["pass_at_1"]["low"] <= stage["pass_at_1"]["mean"] <= stage["pass_at_1"]["high"]
         assert stage["tokens"] > 0
+    last = summary["stages"][-1]
+    assert last["pass_at_1"] == last["pass_at_k"]["1"], "the last stage is told by the many samples of the search"
     for row in summary["search"]:
         assert {"strategy", "guidance", "cost", "accuracy"} <= set(row)
     assert {(row["strategy"], row["n"]) for row in summary["search"]} >= {("best-of-n", 4), ("majority-vote", 4)}

@@ -233,7 +233,8 @@ def finish(run: RunDirectory, stages: list[str], config: SpeedrunConfig, *, seco
     results = [run.stage_result(name) for name in stages]
     searched = run.stage_result("search")
     # The last stage is known best from the many samples of the search, which also give pass@k for larger k.
-    results[-1] = {**results[-1], **{k: searched["rates"][k] for k in ("pass_at_k", "majority_at_k", "by_difficulty")}}
+    better_known = ("pass_at_1", "pass_at_k", "majority_at_k", "by_difficulty")
+    results[-1] = {**results[-1], **{name: searched["rates"][name] for name in better_known}}
     summary = write_summary(run, results, searched["curve"], seed=config.seed, seconds=seconds)
     report = write_report(run.path)
     Console(stderr=True).print(stage_table(summary))
