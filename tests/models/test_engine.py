@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_engine import LOGPROB_TOLERANCE, STOPS, assert_same, make_contexts, slow_sample
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
 from clew.models.architecture import SmallQwen3
-from clew.models.engine import RolloutEngine, Sampled
-from clew.models.sampling import draw, uniforms
+from clew.models.engine import RolloutEngine
+from clew.models.written import Sampled
 
-LOGPROB_TOLERANCE = 1e-4
 PLACE_TOLERANCE = 1e-5
-STOPS = tuple(range(1, 1051, 9))
-"""So many stop tokens that rows finish at different times."""
-
-Context = tuple[int, ...]
-
 SIZES = {
     "multi-query": SmallQwen3(width=32, layers=2, heads=4, kv_heads=1, head_width=8, ffn_width=48, context=64),
     "grouped": SmallQwen3(width=32, layers=3, heads=4, kv_heads=2, head_width=16, ffn_width=40, context=64),
@@ -31,33 +26,7 @@ SIZES = {
 }
 
 
-def make_contexts(lengths: Sequence[int], seed: int = 0) -> list[Context]:
-    generator = torch.Generator().manual_seed(seed)
-    return [tuple(torch.randint(2, 1051, (n,), generator=generator).tolist()) for n in lengths]
-
-
 MIXED = make_contexts([9, 7, 12, 1, 9, 3])
-
-
-@torch.no_grad()
-def slow_sample(model: Any, context: Context, seed: int, sampling: Sampling, stops: Sequence[int]) -> Sampled:
-    """One row, one token at a time, the whole sequence through transformers every time."""
-    tokens: list[int] = []
-    logprobs: list[float] = []
-    noise = torch.from_numpy(uniforms([seed], sampling.max_tokens))[0]
-    while len(tokens) < sampling.max_tokens and (not tokens or tokens[-1] not in stops):
-        logits = model(input_ids=torch.tensor([[*context, *tokens]]), use_cache=False).logits[:, -1]
-        drawn = draw(logits, noise[len(tokens)][None], sampling)
-        tokens.append(int(drawn.tokens))
-        logprobs.append(float(drawn.logprobs))
-    return Sampled(tuple(tokens), tuple(logprobs), tokens[-1] in stops, len(context), 0)
-
-
-def assert_same(sampled: Sequence[Sampled], expected: Sequence[Sampled], tolerance: float) -> None:
-    assert [s.tokens for s in sampled] == [e.tokens for e in expected]
-    assert [s.stopped for s in sampled] == [e.stopped for e in expected]
-    for s, e in zip(sampled, expected, strict=True):
-        assert s.logprobs == pytest.approx(e.logprobs, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -137,13 +106,13 @@ def test_a_longer_limit_only_lengthens_a_sample(engine: RolloutEngine) -> None:
 def spy_on_decode(engine: RolloutEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows in each decoding step from now on."""
     rows: list[int] = []
-    decode = engine._decode
+    decode = engine._forward.step
 
     def spy(tokens: Any, *args: Any) -> Any:
         rows.append(len(tokens))
         return decode(tokens, *args)
 
-    monkeypatch.setattr(engine, "_decode", spy)
+    monkeypatch.setattr(engine._forward, "step", spy)
     return rows
 
 
@@ -210,17 +179,18 @@ def test_a_stop_token_ends_a_sample_and_stands_nowhere_else(engine: RolloutEngin
 
 
 def test_a_shared_context_is_read_once_and_counted(engine: RolloutEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[list[Context]] = []
-    original = engine._read
+    read: list[list[int]] = []
+    original = engine._forward.run
 
-    def spy(contexts: list[Context], *args: Any) -> Any:
-        read.append(contexts)
-        return original(contexts, *args)
+    def spy(tokens: Any, *args: Any) -> Any:
+        read.append(tokens.tolist())
+        return original(tokens, *args)
 
-    monkeypatch.setattr(engine, "_read", spy)
     a, b = MIXED[:2]
-    sampled = engine.sample([a, b, a, a, b], range(5), Sampling(max_tokens=2))
-    assert read == [[a, b]]
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._forward, "run", spy)
+        sampled = engine.sample([a, b, a, a, b], range(5), Sampling(max_tokens=1))
+    assert read == [[*a, *b]]
     assert [(s.read, s.cached) for s in sampled] == [(9, 0), (7, 0), (0, 9), (0, 9), (0, 7)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +84,52 @@ def test_a_plain_draw_inverts_the_cumulative_distribution(logits: list[float], u
     assert upto[token] >= uniform - 1e-6
     assert upto[token] - probs[token] <= uniform + 1e-6
     assert abs(logprobs[0] - np.log(probs[token])) < 1e-5 * max(1.0, abs(np.log(probs[token])))
+
+
+@pytest.mark.parametrize(
+    ("probs", "entropy", "certainty"),
+    [
+        ([0.25] * 4, math.log(4), 0.0),
+        ([0.97, 0.01, 0.01, 0.01], -0.97 * math.log(0.97) - 0.03 * math.log(0.01), 2.075198),
+        ([1.0], 0.0, 0.0),
+    ],
+)
+def test_entropy_and_self_certainty_of_known_distributions(
+    probs: list[float], entropy: float, certainty: float
+) -> None:
+    found = np.full((2, 3), np.nan, F)
+    logits = np.log(np.array([probs] * 3, F)) + np.array([[0.0], [90.0], [-90.0]], F)
+    kernels.describe(logits, *found)
+    np.testing.assert_allclose(found[0], entropy, atol=2e-5)
+    np.testing.assert_allclose(found[1], certainty, atol=2e-5)
+    assert (found >= 0).all()
+
+
+@given(
+    columns=st.integers(1, 9),
+    kv_heads=st.sampled_from([1, 2]),
+    width=st.sampled_from([2, 6, 8]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_attention_of_tokens_in_any_row_and_column(columns: int, kv_heads: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    heads, rows = 2 * kv_heads, rng.integers(0, 3, 5)
+    padding = rng.integers(0, columns, 3)
+    places = padding[rows] + (rng.random(5) * (columns - padding[rows])).astype(np.int64)
+    queries = rng.standard_normal((5, heads, width)).astype(F)
+    keys = rng.standard_normal((3, kv_heads, width, columns + 2)).astype(F)
+    values = rng.standard_normal((3, kv_heads, columns + 2, width)).astype(F)
+    keys[..., columns:] = values[:, :, columns:] = np.nan
+    out = np.full_like(queries, np.nan)
+    kernels.attend(queries, keys, values, rows, places, padding, out)
+    for token, (row, column) in enumerate(zip(rows, places, strict=True)):
+        for head in range(heads):
+            seen = slice(padding[row], column + 1)
+            scores = queries[token, head].astype(np.float64) @ keys[row, head // 2, :, seen]
+            weights = np.exp(scores - scores.max())
+            expected = weights / weights.sum() @ values[row, head // 2, seen]
+            np.testing.assert_allclose(out[token, head], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_place_to_write_nothing_is_cached_and_all_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from clew.models import self_check
 from clew.models.architecture import SmallQwen3, build_model
 from clew.models.policy import LocalPolicy
 from clew.models.self_check import check_engine
+from clew.models.written import Sampled
 
 PROBLEMS = [
     Problem(id=f"countdown:{n}", task="countdown", prompt=(Message("user", f"make {n} from {words}"),))
@@ -162,3 +164,144 @@ def test_a_built_model_derives_from_its_seed_alone(tokenizer: Any) -> None:
     assert not torch.equal(first.model.embed_tokens.weight, other.model.embed_tokens.weight)
     assert first.lm_head.weight is first.model.embed_tokens.weight
     assert sum(p.numel() for p in build_model(SmallQwen3(), tokenizer, 0).parameters()) < 1_000_000
+
+
+class Fixed:
+    """An engine that answers with the same tokens whatever it is asked."""
+
+    def __init__(self, tokens: tuple[int, ...], *, stopped: bool) -> None:
+        self.sampled = Sampled(tokens, (-1.0,) * len(tokens), stopped, 3, 4, 2)
+        self.step_ends: Any = None
+
+    def sample(self, contexts: Any, seeds: Any, sampling: Sampling, step_ends: Any) -> list[Sampled]:
+        self.step_ends = step_ends
+        return [self.sampled for _ in contexts]
+
+
+def test_step_ends_are_the_tokens_whose_text_contains_them(policy: LocalPolicy, tokenizer: Any) -> None:
+    """In `try 9 - 7 = 16`, `= 16` is one token, and so is `- 7`."""
+    words = tokenizer.encode(" try 9 - 7 = 16 no")
+    assert tokenizer.convert_ids_to_tokens(words) == ["Ġtry", "Ġ9", "Ġ-Ġ7", "Ġ=Ġ16", "Ġno"]
+    for ends, expected in (
+        (("=",), [0, 0, 0, 1, 0]),
+        (("= 1", "no"), [0, 0, 0, 1, 1]),
+        (("7", "9"), [0, 1, 1, 0, 0]),
+        (("7 =",), [0, 0, 0, 0, 0]),
+        ((" ",), [1, 1, 1, 1, 1]),
+    ):
+        policy.engine = engine = Fixed((words[0],), stopped=False)  # type: ignore[assignment]
+        policy.sample([Prompt(State(PROBLEMS[0]), 0)], Sampling(step_ends=ends))
+        assert engine.step_ends[words].tolist() == expected
+        assert not engine.step_ends[tokenizer.eos_token_id]
+        assert engine.step_ends.shape == (1051,)
+
+
+@pytest.mark.parametrize(
+    ("text", "stopped", "finish"),
+    [
+        (" try 9 = 16", True, FinishReason.STEP),
+        (" try 9 = 16<|end|>", True, FinishReason.STOP),
+        (" try 9", False, FinishReason.LENGTH),
+    ],
+)
+def test_why_a_completion_ended(
+    policy: LocalPolicy, tokenizer: Any, text: str, stopped: bool, finish: FinishReason
+) -> None:
+    policy.engine = Fixed(tuple(tokenizer.encode(text)), stopped=stopped)  # type: ignore[assignment]
+    (completion,) = policy.sample([Prompt(State(PROBLEMS[0]), 0)], Sampling(step_ends=("=",)))
+    assert completion.finish is finish
+    assert (completion.prompt_tokens_read, completion.prompt_tokens_cached) == (3, 4)
+    assert completion.prompt_tokens_reread == 2
+
+
+def test_a_step_is_the_beginning_of_the_whole_response(policy: LocalPolicy) -> None:
+    prompts = [Prompt(State(p), seed) for p in PROBLEMS for seed in range(30)]
+    whole = policy.sample(prompts, Sampling(max_tokens=12))
+    steps = policy.sample(prompts, Sampling(max_tokens=12, step_ends=("= 1",)))
+    ends = policy._step_ends(("= 1",))
+    assert {step.finish for step in steps} >= {FinishReason.STEP, FinishReason.LENGTH}
+    for step, response in zip(steps, whole, strict=True):
+        assert step.tokens == response.tokens[: len(step.tokens)]
+        first = next((at for at, token in enumerate(response.tokens) if ends[token]), None)
+        assert (step.finish is FinishReason.STEP) == (first is not None)
+        assert len(step.tokens) == (len(response.tokens) if first is None else first + 1)
+
+
+def test_token_texts_are_read_once(policy: LocalPolicy) -> None:
+    assert policy._step_ends(("=", "no")) is policy._step_ends(("=", "no"))
+
+
+@torch.no_grad()
+def plain_logits(model: Any, tokens: tuple[int, ...]) -> Any:
+    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double()
+
+
+@pytest.mark.parametrize("shaped", [{}, {"temperature": 0.5, "top_k": 3}, {"temperature": 0.0}, {"top_p": 0.5}])
+def test_statistics_are_of_the_models_own_distribution(policy: LocalPolicy, model: Any, shaped: Any) -> None:
+    prompts = [Prompt(State(p), seed) for p in PROBLEMS for seed in range(2)]
+    plain = policy.sample(prompts, Sampling(max_tokens=5, **shaped))
+    completions = policy.sample(prompts, Sampling(max_tokens=5, statistics=True, **shaped))
+    assert [c.tokens for c in completions] == [c.tokens for c in plain]
+    assert [c.logprobs for c in completions] == [c.logprobs for c in plain]
+    assert all(c.entropies is None and c.certainties is None for c in plain)
+    for prompt, completion in zip(prompts, completions, strict=True):
+        context = policy.prompt_ids(prompt.state.problem, "think")
+        logprobs = plain_logits(model, context + completion.tokens)[len(context) - 1 : -1].log_softmax(dim=-1)
+        entropies = -(logprobs.exp() * logprobs).sum(dim=-1)
+        certainties = -(logprobs + math.log(logprobs.shape[1])).mean(dim=-1)
+        assert completion.entropies == pytest.approx(entropies.tolist(), abs=1e-4)
+        assert completion.certainties == pytest.approx(certainties.tolist(), abs=1e-4)
+        assert len(completion.entropies) == len(completion.tokens)
+
+
+def states_of(policy: LocalPolicy, tokenizer: Any) -> list[State]:
+    texts = (" try 9 - 7 = 16 no or", " try", "", " answer 3", " try 9 - 7 = 16 no or")
+    return [State(PROBLEMS[i % 2], tuple(tokenizer.encode(text))) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 22])
+def test_next_logprobs_of_words(model: Any, tokenizer: Any, cache_bytes: int) -> None:
+    policy = LocalPolicy(model, tokenizer, cache_bytes=cache_bytes)
+    states, words = states_of(policy, tokenizer), ["answer", "- 7", "5", "<|end|>"]
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in ("Ġanswer", "Ġ-Ġ7", "Ġ5", "<|end|>")]
+    contexts = [policy.prompt_ids(s.problem, "direct") + s.tokens for s in states]
+    for again in (False, True):
+        found = policy.next_logprobs(states, words, mode="direct")
+        for context, row in zip(contexts, found.logprobs, strict=True):
+            assert row == pytest.approx(plain_logits(model, context)[-1].log_softmax(0)[ids].tolist(), abs=1e-4)
+        distinct = {c[: i + 1] for c in contexts for i in range(len(c))}
+        uncached = sum(map(len, set(contexts)))
+        assert sum(found.tokens_read) == ((0 if again else len(distinct)) if cache_bytes else uncached)
+
+
+def test_a_word_that_is_not_one_token_is_an_error(policy: LocalPolicy) -> None:
+    with pytest.raises(InvalidValue, match=r"'try 9'\n  accepted: a single token"):
+        policy.next_logprobs([State(PROBLEMS[0])], ["try 9"])
+    assert policy.next_logprobs([], ["try"]) == ([], [])
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 22])
+def test_logprobs_of_responses(model: Any, tokenizer: Any, cache_bytes: int) -> None:
+    policy = LocalPolicy(model, tokenizer, cache_bytes=cache_bytes)
+    states = states_of(policy, tokenizer)
+    for _ in range(2):
+        found = policy.logprobs(states)
+        for state, row in zip(states, found.logprobs, strict=True):
+            prompt = policy.prompt_ids(state.problem, "think")
+            logprobs = plain_logits(model, prompt + state.tokens).log_softmax(dim=-1)
+            expected = [float(logprobs[len(prompt) - 1 + i, token]) for i, token in enumerate(state.tokens)]
+            assert row == pytest.approx(expected, abs=1e-4)
+    assert any(found.tokens_read) == (cache_bytes == 0)
+    assert policy.logprobs([]) == ([], [])
+
+
+def test_logprobs_of_what_was_sampled_cost_nothing(model: Any, tokenizer: Any) -> None:
+    policy = LocalPolicy(model, tokenizer, cache_bytes=1 << 22)
+    prompts = [Prompt(State(p), seed) for p in PROBLEMS for seed in range(3)]
+    completions = policy.sample(prompts, Sampling(max_tokens=7))
+    states = [prompt.state.extend(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    found = policy.logprobs(states)
+    assert found.tokens_read == [0] * len(states)
+    for row, completion in zip(found.logprobs, completions, strict=True):
+        assert row == pytest.approx(completion.logprobs, abs=1e-5)
+    assert policy.next_logprobs(states, ["no"]).tokens_read == [1] * len(states)

@@ -125,7 +125,8 @@ class Completion:
     prompt_tokens_reread: int = 0
     """Of the tokens read, those that had been in memory before and were evicted."""
     entropies: tuple[float, ...] | None = None
-    """Per token, of the distribution sampled from, in nats; None unless `Sampling.statistics` asked for them."""
+    """Per token, of the model's own distribution (temperature 1, before top-k and top-p, which would leave it without
+    a certainty), in nats; None unless `Sampling.statistics` asked for them."""
     certainties: tuple[float, ...] | None = None
     """Per token, self-certainty: KL divergence of that distribution from the uniform one, KL(uniform || p), in nats
     (arXiv 2502.18581); None unless `Sampling.statistics` asked for them."""

@@ -111,39 +111,114 @@ def swiglu_backward(grad, gate_up, out):
 
 
 @compiled
-def rotate_into_cache(y, cos, sin, keys, values, padding, column, eps, queries):
-    """Divide what a projection made, `y` [rows, heads + 2 * kv_heads, head_width], into queries, keys and values.
+def rotate_into_cache(y, cos, sin, keys, values, rows, columns, padding, eps, queries):
+    """Divide what a projection made, `y` [tokens, heads + 2 * kv_heads, head_width], into queries, keys and values.
 
     Queries and keys are normalised and rotated by tables [context, heads + kv_heads, head_width] that carry the norms'
-    weights and 1 / sqrt(head_width). Queries go to `queries` [rows, heads, head_width], the others to `column` of
-    `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity, head_width]; `padding` [rows]
-    columns come before position 0.
+    weights and 1 / sqrt(head_width). Queries go to `queries` [tokens, heads, head_width], the others to `rows` and
+    `columns` [tokens] of `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity,
+    head_width]; `padding` [rows] columns come before position 0.
     """
-    rows, _, width = y.shape
+    tokens, _, width = y.shape
     heads, kv_heads = queries.shape[1], keys.shape[1]
     half = width // 2
     rotated = np.empty((heads + kv_heads, width), np.float32)
-    for row in range(rows):
+    for token in range(tokens):
+        row, column = rows[token], columns[token]
         position = column - padding[row]
         for head in range(heads + kv_heads):
             total = np.float32(0.0)
             for i in range(width):
-                total += y[row, head, i] * y[row, head, i]
+                total += y[token, head, i] * y[token, head, i]
             scale = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
             for i in range(half):
-                low, high = scale * y[row, head, i], scale * y[row, head, i + half]
+                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
                 rotated[head, i] = low * cos[position, head, i] + high * sin[position, head, i]
             for i in range(half):
-                low, high = scale * y[row, head, i], scale * y[row, head, i + half]
+                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
                 rotated[head, i + half] = high * cos[position, head, i + half] + low * sin[position, head, i + half]
         for head in range(heads):
             for i in range(width):
-                queries[row, head, i] = rotated[head, i]
+                queries[token, head, i] = rotated[head, i]
         for kv in range(kv_heads):
             for i in range(width):
                 keys[row, kv, i, column] = rotated[heads + kv, i]
             for i in range(width):
-                values[row, kv, column, i] = y[row, heads + kv_heads + kv, i]
+                values[row, kv, column, i] = y[token, heads + kv_heads + kv, i]
+
+
+@compiled
+def attend(queries, keys, values, rows, columns, padding, out):
+    """Values mixed by causal attention, `out` [tokens, heads, head_width], of `queries` of the same shape.
+
+    The token at `rows` and `columns` [tokens] sees its row's keys [rows, kv_heads, head_width, capacity] and values
+    [rows, kv_heads, capacity, head_width] from column `padding` [rows] up to its own.
+    """
+    heads, width = queries.shape[1:]
+    groups = heads // keys.shape[1]
+    room = np.empty(keys.shape[3], np.float32)
+    for token in range(rows.size):
+        row = rows[token]
+        first, stop = padding[row], columns[token] + 1
+        scores = room[: stop - first]
+        size = scores.size
+        for head in range(heads):
+            query, mixed = queries[token, head], out[token, head]
+            seen, told = keys[row, head // groups, :, first:stop], values[row, head // groups, first:stop]
+            scores[:] = np.float32(0.0)
+            # Four at a time, so that sums stay in registers for longer.
+            for i in range(0, width - 3, 4):
+                a, b, c, d = seen[i], seen[i + 1], seen[i + 2], seen[i + 3]
+                for t in range(size):
+                    scores[t] += query[i] * a[t] + query[i + 1] * b[t] + query[i + 2] * c[t] + query[i + 3] * d[t]
+            for i in range(width - width % 4, width):
+                for t in range(size):
+                    scores[t] += query[i] * seen[i, t]
+            highest = largest(scores)
+            total = np.float32(0.0)
+            for t in range(size):
+                weight = exp32(scores[t] - highest)
+                scores[t] = weight
+                total += weight
+            mixed[:] = np.float32(0.0)
+            for t in range(0, size - 3, 4):
+                a, b, c, d = told[t], told[t + 1], told[t + 2], told[t + 3]
+                for i in range(width):
+                    mixed[i] += scores[t] * a[i] + scores[t + 1] * b[i] + scores[t + 2] * c[i] + scores[t + 3] * d[i]
+            for t in range(size - size % 4, size):
+                for i in range(width):
+                    mixed[i] += scores[t] * told[t, i]
+            scale = np.float32(1.0) / total
+            for i in range(width):
+                mixed[i] *= scale
+
+
+@compiled
+def load_columns(kept, slots, layer, keys, values, rows, columns):
+    """Copy `slots` [tokens] of `kept` [slots, layers, 2, kv_heads, head_width] to `rows` and `columns` [tokens] of
+    `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity, head_width].
+    """
+    kv_heads, width = keys.shape[1:3]
+    for token in range(slots.size):
+        slot, row, column = slots[token], rows[token], columns[token]
+        for kv in range(kv_heads):
+            for i in range(width):
+                keys[row, kv, i, column] = kept[slot, layer, 0, kv, i]
+            for i in range(width):
+                values[row, kv, column, i] = kept[slot, layer, 1, kv, i]
+
+
+@compiled
+def keep_columns(keys, values, rows, columns, layer, kept, slots):
+    """The way back of `load_columns`."""
+    kv_heads, width = keys.shape[1:3]
+    for token in range(slots.size):
+        slot, row, column = slots[token], rows[token], columns[token]
+        for kv in range(kv_heads):
+            for i in range(width):
+                kept[slot, layer, 0, kv, i] = keys[row, kv, i, column]
+            for i in range(width):
+                kept[slot, layer, 1, kv, i] = values[row, kv, column, i]
 
 
 @compiled
@@ -191,6 +266,30 @@ def draw_plainly(logits, uniform, tokens, logprobs):
             token += 1
         tokens[row] = token
         logprobs[row] = logits[row, token] - np.log(running)
+
+
+@compiled
+def describe(logits, entropies, certainties):
+    """Entropy of p = softmax(logits) [rows, vocab] and its KL divergence from uniform, KL(uniform || p), [rows], nats.
+
+    The latter is the self-certainty of arXiv 2502.18581, - sum over i of ln(vocab * p_i) / vocab.
+    """
+    rows, vocab = logits.shape
+    for row in range(rows):
+        highest = largest(logits[row])
+        total = np.float32(0.0)
+        weighted = np.float32(0.0)
+        plain = np.float32(0.0)
+        for i in range(vocab):
+            shifted = logits[row, i] - highest
+            weight = exp32(shifted)
+            total += weight
+            weighted += weight * shifted
+            plain += shifted
+        log_total = np.log(total)
+        # Neither is negative; rounding alone can make it so.
+        entropies[row] = max(log_total - weighted / total, np.float32(0.0))
+        certainties[row] = max(log_total - plain / np.float32(vocab) - np.log(np.float32(vocab)), np.float32(0.0))
 
 
 @compiled

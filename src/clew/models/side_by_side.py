@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -17,8 +19,39 @@ def side_by_side(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) < 2:
         return [work(part) for part in parts]
+
+    def alone(part: Part) -> Result:
+        # Set for each part, because some of torch's libraries keep the number for all threads together.
+        torch.set_num_threads(1)
+        return work(part)
+
+    futures = [_pool(threads).submit(alone, part) for part in parts]
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, parts))
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        torch.set_num_threads(threads)
+
+
+def on_one_thread(work: Callable[[Part], Result], part: Part) -> Result:
+    """`work` of one part that is too small to be divided: waking the other threads would take longer."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return work(part)
+    torch.set_num_threads(1)
+    try:
+        return work(part)
     finally:
         torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept between calls: starting threads takes longer than a small call."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="clew")
+
+
+# A forked process has none of its parent's threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

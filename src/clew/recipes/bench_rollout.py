@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Qwen3ForCausalLM
 
-    from clew.models.engine import Sampled
+    from clew.models.written import Sampled
 
 ROWS = 256
 NEW_TOKENS = 64

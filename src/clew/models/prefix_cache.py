@@ -1,0 +1,248 @@
+"""What a model computed for token paths it has read or written, kept across calls: nodes of a search tree share it.
+
+A trie of tokens. A node owns one slot of two flat arrays: the keys and values of its token, and the final hidden state
+after it, from which the next token's distribution follows. So a path that is held as a whole is continued without
+reading anything. Memory is bounded; what was used longest ago goes first, and a node never before those below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import RLock
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clew.core.errors import InvalidValue
+
+ROOT = 0
+"""The slot of the empty path; it holds nothing."""
+EVICTED_AT_ONCE = 1 / 16
+"""Share of the slots that are freed together, because finding the oldest costs a pass over all."""
+
+Slots = NDArray[np.int64]
+NOWHERE: Slots = np.zeros(0, dtype=np.int64)
+"""The empty path."""
+
+
+class Shape(NamedTuple):
+    """Sizes of what is kept of one token."""
+
+    layers: int
+    kv_heads: int
+    head_width: int
+    width: int
+    vocabulary: int
+
+    @property
+    def bytes(self) -> int:
+        """Of keys, values and the hidden state, float32."""
+        return 4 * (2 * self.layers * self.kv_heads * self.head_width + self.width)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Tokens since the cache was made or last forgot."""
+
+    read: int = 0
+    """Of contexts, computed."""
+    decoded: int = 0
+    """Of completions, computed: all but the last, which is read when the completion is continued."""
+    served: int = 0
+    """Of contexts, not computed, because they were held or read for a sibling."""
+    reread: int = 0
+    """Of those read, computed before and evicted since, or not kept for want of room."""
+    evicted: int = 0
+
+    @property
+    def computed(self) -> int:
+        return self.read + self.decoded
+
+
+class ReadingCost(Protocol):
+    """Of one context, in tokens."""
+
+    @property
+    def read(self) -> int: ...
+    @property
+    def cached(self) -> int: ...
+    @property
+    def reread(self) -> int: ...
+
+
+class PrefixCache:
+    """Holds as many tokens as fit into `size` bytes; threads may share it.
+
+    Besides, about 300 bytes a token held are taken by the trie, and 70 by the mark of each token evicted.
+    """
+
+    def __init__(self, size: int, shape: Shape) -> None:
+        self.capacity = size // shape.bytes
+        if self.capacity < 1:
+            accepted = f"at least {shape.bytes}, what one token takes, or 0 for no cache"
+            raise InvalidValue("size of the prefix cache in bytes", size, accepted, "raise it")
+        self.shape = shape
+        slots = self.capacity + 1
+        # The operating system gives memory to pages once they are written to: an idle cache costs none.
+        self.keys_values = np.empty((slots, shape.layers, 2, shape.kv_heads, shape.head_width), dtype=np.float32)
+        """[slots, layers, keys and values, kv_heads, head_width]"""
+        self.hidden = np.empty((slots, shape.width), dtype=np.float32)
+        """[slots, width], normalised."""
+        self._edge, self._digest, self._depth, self._used_at = np.zeros((4, slots), dtype=np.int64)
+        self._lock = RLock()
+        self._clock = 1
+        self._running: list[int] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop everything, counts too: the weights have changed, or another search begins."""
+        with self._lock:
+            self._children: dict[int, int] = {}
+            """(slot of the parent) * vocabulary + token -> slot"""
+            self._free = list(range(self.capacity, ROOT, -1))
+            self._lost: set[int] = set()
+            """Digests of the paths that were computed and are not held."""
+            self._used_at[:] = 0
+            self.counts = Counts()
+
+    def count(self, costs: Iterable[ReadingCost], decoded: int = 0) -> None:
+        """Add what contexts cost, and how many sampled tokens were computed."""
+        with self._lock:
+            counts = self.counts
+            counts.decoded += decoded
+            for cost in costs:
+                counts.read += cost.read
+                counts.served += cost.cached
+                counts.reread += cost.reread
+
+    def __len__(self) -> int:
+        """Tokens held."""
+        return len(self._children)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """What is found or added while this lasts is not evicted while it lasts."""
+        with self._lock:
+            start = self._clock
+            self._clock += 1
+            self._running.append(start)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(start)
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """No other thread sees what is added before this ends: by then, its arrays must have been written."""
+        with self._lock:
+            written = False
+            try:
+                yield
+                written = True
+            finally:
+                if not written:
+                    self.forget()
+
+    def find(self, tokens: Sequence[int]) -> Slots:
+        """The slots of the longest beginning of `tokens` that is held."""
+        with self._lock:
+            path = np.array(self._walk(ROOT, tokens), dtype=np.int64)
+            self._touch(path)
+            return path
+
+    def add(self, path: Slots, tokens: Sequence[int]) -> tuple[Slots, int]:
+        """Put `tokens` below `path`: the path through them, and how many of them were held already.
+
+        The path ends early where there is no room because all that is held is in use.
+        """
+        at = last(path)
+        known = self._walk(at, tokens)
+        path = np.concatenate([path, np.array(known, dtype=np.int64)])
+        self._touch(path)
+        rest = tokens[len(known) :]
+        kept = rest[: self._make_room(len(rest))] if rest else rest
+        if kept:
+            path = self._grow(path, kept)
+        if len(kept) < len(rest):
+            self.lose(path, rest[len(kept) :])
+        return path, len(known)
+
+    def lose(self, path: Slots, tokens: Sequence[int]) -> None:
+        """Note that `tokens` were computed below `path` and are not kept."""
+        with self._lock:
+            self._lost.update(_digests(int(self._digest[last(path)]), tokens))
+
+    def num_lost(self, path: Slots, tokens: Sequence[int]) -> int:
+        """How many of `tokens` below `path` were computed before and are not held."""
+        if not self._lost:
+            return 0
+        with self._lock:
+            at = last(path)
+            known = self._walk(at, tokens)
+            digest = int(self._digest[known[-1] if known else at])
+            return sum(digest in self._lost for digest in _digests(digest, tokens[len(known) :]))
+
+    def _walk(self, at: int, tokens: Sequence[int]) -> list[int]:
+        children, vocabulary = self._children, self.shape.vocabulary
+        slots = []
+        for token in tokens:
+            child = children.get(at * vocabulary + token)
+            if child is None:
+                break
+            slots.append(child)
+            at = child
+        return slots
+
+    def _touch(self, path: Slots) -> None:
+        """Note a use. The whole path gets the same time, so no node is ever older than those below it."""
+        self._used_at[path] = self._clock
+        self._clock += 1
+
+    def _grow(self, path: Slots, tokens: Sequence[int]) -> Slots:
+        slots = [self._free.pop() for _ in tokens]
+        parents = [last(path), *slots[:-1]]
+        edges = [parent * self.shape.vocabulary + token for parent, token in zip(parents, tokens, strict=True)]
+        self._children.update(zip(edges, slots, strict=True))
+        new = np.array(slots, dtype=np.int64)
+        self._edge[new] = edges
+        self._digest[new] = list(_digests(int(self._digest[parents[0]]), tokens))
+        self._depth[new] = np.arange(len(path), len(path) + len(new))
+        self._used_at[new] = self._clock - 1
+        return np.concatenate([path, new])
+
+    def _make_room(self, wanted: int) -> int:
+        """How many slots, up to `wanted`, are free after the oldest tokens have made room.
+
+        Tokens in use stay. The deepest of equally old ones go first.
+        """
+        missing = wanted - len(self._free)
+        if missing > 0:
+            floor = min(self._running, default=self._clock - 1)
+            old = np.flatnonzero((self._used_at > 0) & (self._used_at < floor))
+            order = np.lexsort((-self._depth[old], self._used_at[old]))
+            self._evict(old[order[: max(missing, int(self.capacity * EVICTED_AT_ONCE))]])
+        return min(wanted, len(self._free))
+
+    def _evict(self, slots: Slots) -> None:
+        for edge in self._edge[slots].tolist():
+            del self._children[edge]
+        self._lost.update(self._digest[slots].tolist())
+        self._used_at[slots] = 0
+        self._free += slots.tolist()
+        self.counts.evicted += len(slots)
+
+
+def last(path: Slots) -> int:
+    """The slot at the end of `path`."""
+    return int(path[-1]) if len(path) else ROOT
+
+
+def _digests(digest: int, tokens: Sequence[int]) -> Iterator[int]:
+    """Of every path that goes on with `tokens` from the path with `digest`."""
+    for token in tokens:
+        digest = hash((digest, token))
+        yield digest
