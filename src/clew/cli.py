@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("clew.recipes.pretrain", "initialise", "a policy that knows the world of its tasks"),
     "sft": Verb("clew.recipes.sft", "initialise", "fine-tune it on traces that show reasoning behaviours"),
     "verify": Verb("clew.recipes.verify", "reward", "judge one answer: right, wrong or unscored"),
+    "reward": Verb("clew.recipes.process_reward", "reward", "a process reward model, learnt from outcomes"),
     "distill": Verb("clew.recipes.expert_iteration", "learn", "expert iteration: search, keep what is right, clone it"),
     "rl": Verb("clew.recipes.rl", "learn", "group-relative policy gradient over verified samples"),
     "eval": Verb("clew.recipes.evaluate", "search and measure", "pass@k, votes and search on held-out problems"),
@@ -47,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "tree": Verb("clew.recipes.tree", "look", "open the trees of a search as a page"),
     "report": Verb("clew.recipes.report", "look", "write the HTML report of a run again"),
     "doctor": Verb("clew.recipes.doctor", "look", "check that this machine can run clew"),
+    "compare": Verb("clew.recipes.compare", "search and measure", "strategies against each other: accuracy for tokens"),
     "bench": Verb("clew.recipes.bench", "look", "measure rollout and training speed"),
 }
 _OVERVIEW_EXAMPLES = (

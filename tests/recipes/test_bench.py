@@ -14,7 +14,7 @@ from clew import cli
 from clew.models.architecture import SmallQwen3, build_model
 from clew.models.engine import RolloutEngine
 from clew.models.tokenizer import build_tokenizer
-from clew.recipes import bench_rollout, bench_train
+from clew.recipes import bench_rollout, bench_search, bench_search_tree, bench_train
 from clew.recipes.bench import table
 
 SIZE = SmallQwen3(width=48, layers=2, heads=4, kv_heads=2, head_width=12, ffn_width=64, context=128)
@@ -30,6 +30,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(bench_rollout, "SQUARES", (64,))
     monkeypatch.setattr(bench_train, "STEPS", 4)
     monkeypatch.setattr(bench_train, "WARM_UP", 1)
+    monkeypatch.setattr(bench_search, "PROBLEMS", 3)
+    monkeypatch.setattr(bench_search, "COUNTED", 1)
+    monkeypatch.setattr(bench_search_tree, "NODES", 60)
+    monkeypatch.setattr(bench_search_tree, "ITERATIONS", (10, 40))
     monkeypatch.setattr("clew.models.architecture.SmallQwen3", lambda: SIZE)
     yield
     torch.set_num_threads(before)
@@ -135,3 +139,31 @@ def test_existing_results_are_kept(tmp_path: Path, capsys):
     out.write_text("old")
     assert cli.main(["bench", "rollout", "--out", str(out)]) == 1
     assert out.read_text() == "old"
+
+
+def test_search_is_measured_and_its_meter_is_honest(capsys):
+    assert cli.main(["bench", "search", "--json", "--repeats", "1", "--threads", "1"]) == 0
+    measured = json.loads(capsys.readouterr().out)["search"]
+    metered = measured["metered_equals_counted"]
+    assert metered["unequal"] == {}
+    assert metered["equal"] == metered["strategies"] >= 25
+    assert set(measured["mcts_1000_nodes_s"]) == {"uct", "puct", "gumbel", "ab"}
+    assert measured["recompute_ratio"] <= 1.0 < measured["recompute_ratio_without_cache"]
+    assert measured["batching_speedup"] == min(v for k, v in measured["batching_speedups"].items() if k != "spread")
+
+
+def test_a_meter_that_cheats_is_found(monkeypatch, model):
+    from clew.models.policy import LocalPolicy
+    from clew.search import serve
+    from clew.tasks import make_task
+
+    task = make_task("countdown")
+    honest = serve.sampling_cost
+    monkeypatch.setattr(serve, "sampling_cost", lambda completions, *a, **k: honest(list(completions)[1:], *a, **k))
+    found = bench_search.counted(LocalPolicy(model, build_tokenizer()), task, task.problems("validation", 1, 0), seed=0)
+    assert found["equal"] < found["strategies"] / 2
+
+
+def test_only_search_takes_a_checkpoint(capsys):
+    assert cli.main(["bench", "rollout", "--checkpoint", "runs/x"]) == 2
+    assert "leave it out" in capsys.readouterr().err

@@ -50,6 +50,14 @@ def test_the_share_that_is_dropped(alpha, alive):
         assert [list(tree.depth).count(depth + 1) for depth in range(6)] == alive
 
 
+def test_a_share_is_what_its_decimals_say():
+    assert 0.29 * 100 < 29
+    policy = ScriptedPolicy(lambda prompt, _: "xx")
+    strategy = SpeculativeRejection(n=100, alpha=0.29, sampling=Sampling(max_tokens=1), max_depth=2)
+    (outcome,) = run_searches(strategy, PROBLEMS[:1], policy, task=None, scorer=Guide(noisy))
+    assert list(outcome.result.tree.depth).count(2) == 71
+
+
 def test_nobody_dropped_is_best_of_n():
     for problem, outcome in zip(PROBLEMS, search(SpeculativeRejection(n=8, alpha=0.0, sampling=STEPS)), strict=True):
         finished = [candidate.state for candidate in outcome.result.candidates]

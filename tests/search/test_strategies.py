@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from clew.core.cost import Budget
+from clew.core.cost import Budget, Cost
 from clew.core.errors import InvalidValue, UnknownName
 from clew.core.protocols import Prompt
 from clew.core.types import Completion, FinishReason, Sampling, State
@@ -21,6 +21,7 @@ from clew.search import (
     run_searches,
 )
 from clew.search.serve import sample_seed
+from clew.search.tree import Tree
 
 
 def search(strategy, toy, policy=None, **settings):
@@ -242,3 +243,15 @@ def test_trees_are_equal_if_they_saw_the_same(toy):
     same.costs[1] += same.costs[2]
     assert one != same
     assert one != "a tree"
+
+
+def test_a_node_costs_what_its_completion_did_unless_told_otherwise(toy):
+    tree = Tree(toy.problem(0))
+    completion = Completion((1, 2), None, FinishReason.STOP, prompt_tokens_read=3)
+    sampled = tree.add(0, tree.states[0].extend(completion), completion)
+    shared = tree.add(0, tree.states[0].extend(completion), completion, cost=Cost(tokens_sampled=5))
+    told = tree.add(0, tree.states[0].told((7,)))
+    own = Cost(tokens_sampled=2, prompt_tokens_read=3, model_calls=1)
+    assert tree.costs == [Cost(), own, Cost(tokens_sampled=5), Cost()]
+    tree.pay(sampled, completion)
+    assert tree.cost([sampled, shared, told]) == tree.cost() == own + own + Cost(tokens_sampled=5)

@@ -1,4 +1,4 @@
-"""Measure the two loops in which the time goes, each against a peer on the same weights in the same process."""
+"""Measure the loops in which the time goes, each against a peer in the same process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ EXAMPLES = """
 clew bench rollout
 clew bench rollout --json --out benchmarks/results/rollout.json
 clew bench train --repeats 3 --threads 1
+clew bench search --checkpoint runs/first --json
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure speed: rollouts against generate of transformers, an RL step against GRPOTrainer of TRL."""
+    """Measure speed: rollouts against generate of transformers, an RL step against GRPOTrainer of TRL, search trees."""
 
-    what: tyro.conf.Positional[Literal["rollout", "train"]]
-    """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning."""
+    what: tyro.conf.Positional[Literal["rollout", "train", "search"]]
+    """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
+    cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest."""
+    checkpoint: Path | None = None
+    """search: run directory or checkpoint of clew's; left out, a model with random weights."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""
     threads: int = 2
@@ -50,11 +54,17 @@ def main(config: BenchConfig) -> int:
     from clew.data.environment import describe_environment
     from clew.data.files import jsonable, write_json_atomically
     from clew.recipes.bench_rollout import measure_rollout
+    from clew.recipes.bench_search import measure_search
     from clew.recipes.bench_train import measure_train
 
     torch.set_num_threads(config.threads)
-    measure = {"rollout": measure_rollout, "train": measure_train}[config.what]
-    measured = measure(repeats=config.repeats, seed=config.seed)
+    match config.what:
+        case "rollout":
+            measured = measure_rollout(repeats=config.repeats, seed=config.seed)
+        case "train":
+            measured = measure_train(repeats=config.repeats, seed=config.seed)
+        case "search":
+            measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
     results = {
         config.what: measured,
         "repeats": config.repeats,
@@ -111,6 +121,9 @@ def _check(config: BenchConfig) -> None:
     for name in ("repeats", "threads"):
         if getattr(config, name) < 1:
             raise InvalidValue(f"--{name}", getattr(config, name), "an integer of at least 1", "raise it")
+    if config.checkpoint is not None and config.what != "search":
+        accepted = "no checkpoint, because speed does not depend on what weights have learnt"
+        raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")
     if config.out is None:
         return
     given, accepted = f"--out {config.out}", "a new file in a directory that exists"

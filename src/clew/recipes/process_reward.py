@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import tyro
+
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling, State
 from clew.recipes.progress import Progress
@@ -278,6 +280,8 @@ def choosing(groups: Sequence[Group], values: Sequence[float]) -> dict[str, Any]
 class ProcessRewardConfig:
     """Train a process reward model on solutions that a policy samples, and measure it."""
 
+    what: tyro.conf.Positional[Literal["train"]]
+    """train: sample solutions, label every prefix with how it ended, learn, measure."""
     checkpoint: Path
     """Checkpoint or run directory of the policy."""
     out: Path

@@ -31,6 +31,7 @@ clew search --checkpoint runs/first --strategy mcts --out runs/mcts --resume
 """
 WIDTH = 80
 STAGE = "search"
+CACHE_BYTES = 1 << 30
 NEWLINE, EQUALS = "\n", "="
 COSTS = {
     "tokens": "tokens",
@@ -55,13 +56,15 @@ class SearchConfig:
     """Search problems of a task with a model, and measure what the search answers and what it costs."""
 
     checkpoint: str
-    """Run directory or checkpoint of the model."""
+    """Run directory or checkpoint of clew's, Hugging Face directory, GGUF file, or URL#MODEL of a server."""
     task: str = "countdown"
     """Task and its settings: NAME or NAME:setting=value,..."""
     strategy: str = "best-of-n"
     """Strategy and its settings: NAME or NAME:setting=value,..."""
     guidance: str | None = None
-    """What rates candidates: verifier, mean-logprob, ... Left out, it is the strategy's own."""
+    """What rates candidates: verifier, mean-logprob, process-reward, ... Left out, it is the strategy's own."""
+    guide: Path | None = None
+    """Run directory or checkpoint of the reward model, for the guidance process-reward."""
     budget_tokens: int | None = None
     """Most tokens a problem, sampled, read and scored."""
     budget_calls: int | None = None
@@ -150,7 +153,7 @@ def set_up(config: SearchConfig, task: AnyTask) -> Setup:
     return Setup(
         strategy=chosen.strategy,
         guidance=chosen.guidance,
-        roles=Roles(policy, task, load_scorer(chosen, policy, task, sampling_of(config, ends))),
+        roles=Roles(policy, task, load_scorer(chosen, policy, task, sampling_of(config, ends), guide=config.guide)),
         task=task,
         budget=budget_of(config),
         # Sample 0 of a problem is the one that `clew eval` draws first.
@@ -161,19 +164,54 @@ def set_up(config: SearchConfig, task: AnyTask) -> Setup:
 
 
 def load_any_policy(checkpoint: str) -> Policy:
-    """The policy that `checkpoint` names: a run directory, or a checkpoint of clew's."""
+    """The policy that `checkpoint` names; one of clew's computes the prefix that states share only once."""
+    from clew.models.policy import LocalPolicy
     from clew.recipes import stage
 
-    return stage.load_policy(Path(checkpoint))
+    if checkpoint.startswith(("http://", "https://")):
+        return _remote(checkpoint)
+    if foreign(Path(checkpoint)):
+        from clew.models.transformers_policy import load_transformers_policy
+
+        return load_transformers_policy(Path(checkpoint))
+    policy = stage.load_policy(Path(checkpoint))
+    if isinstance(policy, LocalPolicy):
+        policy.remember(CACHE_BYTES)
+    return policy
 
 
-def load_scorer(chosen: Chosen, policy: Policy, task: AnyTask, step: Sampling) -> Scorer | None:
-    """The scorer that guides; None where the verifier does, or nothing."""
+def foreign(path: Path) -> bool:
+    """Whether clew did not make the model at `path`: a GGUF file, or a Hugging Face directory without checksums."""
+    from clew.data.checkpoint_files import CHECKSUMS
+
+    if path.suffix == ".gguf":
+        return True
+    try:
+        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return kind is not None and not (path / CHECKSUMS).exists()
+
+
+def _remote(address: str) -> Policy:
+    from clew.models.remote_policy import RemotePolicy
+
+    url, _, model = address.partition("#")
+    if not model:
+        accepted = "the address of an OpenAI-compatible server and the model's name: http://HOST:PORT/v1#MODEL"
+        raise InvalidValue("--checkpoint", address, accepted, "add # and the name of the model")
+    return RemotePolicy(url, model)
+
+
+def load_scorer(
+    chosen: Chosen, policy: Policy, task: AnyTask, step: Sampling, *, guide: Path | None = None
+) -> Scorer | None:
+    """The scorer that guides; None where the verifier does, or nothing. `guide` is where a learned one is."""
     from clew.search.specs import GuideSource, parse_guidance
 
     if chosen.guidance is None:
         return None
-    return parse_guidance(chosen.guidance, guides()).make(GuideSource(policy=policy, task=task, sampling=step))
+    return parse_guidance(chosen.guidance, guides(guide)).make(GuideSource(policy=policy, task=task, sampling=step))
 
 
 def step_ends(config: SearchConfig, task: AnyTask, policy: Policy) -> tuple[str, ...]:
@@ -199,8 +237,8 @@ def choose(config: SearchConfig, ends: tuple[str, ...]) -> Chosen:
     return parse_strategy(config.strategy, given, guides=guides())
 
 
-def guides() -> dict[str, Guidance]:
-    """Every guide by name: those of `clew.search.specs`, and those that learned or exact values give."""
+def guides(learned: Path | None = None) -> dict[str, Guidance]:
+    """Every guide by name: those of `clew.search.specs`, exact values, and the values learnt in `learned`."""
     from clew.search.specs import GUIDANCE, Guidance, GuideSource
 
     def exact_value(source: GuideSource) -> Scorer:
@@ -208,7 +246,20 @@ def guides() -> dict[str, Guidance]:
 
         return ExactCountdownValue(task=source.task, policy=source.policy)
 
-    return {**GUIDANCE, "exact-value": Guidance(make=exact_value)}
+    def process_reward(source: GuideSource) -> Scorer:
+        from clew.data.checkpoint_files import resolve_checkpoint
+        from clew.reward.process import load_process_reward
+
+        if learned is None:
+            accepted = "the run directory of a reward model"
+            raise InvalidValue("--guide", None, accepted, "train one: clew reward train --checkpoint RUN --out RUN")
+        return load_process_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
+
+    return {
+        **GUIDANCE,
+        "exact-value": Guidance(make=exact_value),
+        "process-reward": Guidance(make=process_reward),
+    }
 
 
 def sampling_of(config: SearchConfig, ends: tuple[str, ...]) -> Sampling:

@@ -25,6 +25,12 @@ CASES = [
         plain=SOLUTIONS,
     ),
     Case(
+        name="first-right by a scorer that must be sure",
+        make=lambda n: FirstRight(n=n, sampling=SOLUTIONS, guide="scorer", accept=0.99),
+        guide="scorer",
+        plain=SOLUTIONS,
+    ),
+    Case(
         name="majority-vote",
         make=lambda n: MajorityVote(n=n, sampling=SOLUTIONS),
         guide="none",
