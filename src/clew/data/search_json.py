@@ -25,6 +25,7 @@ COLUMNS = ("prior", "visits", "value_sum", "pending", "score", "made")
 
 
 def encode_record(record: SearchRecord) -> Json:
+    """What a search goes on from, its answers in the order they were given."""
     return {
         "problem": _encode_problem(record.problem),
         "seed": record.seed,
@@ -34,6 +35,7 @@ def encode_record(record: SearchRecord) -> Json:
 
 
 def decode_record(value: Json) -> SearchRecord:
+    """Raises `ValueError`, `KeyError` or `TypeError` for what `encode_record` does not write."""
     answers = tuple(_decode_answer(answer) for answer in value["answers"])
     return SearchRecord(_decode_problem(value["problem"]), value["seed"], answers, Cost(**value["cost"]))
 

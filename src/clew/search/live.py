@@ -60,6 +60,8 @@ class WrongUse(NamedTuple):
 
 @dataclass(slots=True)
 class LiveSearch:
+    """One search under way: its generator, what it was answered, and what it waits for."""
+
     strategy: Search
     record: SearchRecord
     """What it began with."""
