@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
     "report": Verb("clew.recipes.report", "look", "write the HTML report of a run again"),
     "doctor": Verb("clew.recipes.doctor", "look", "check that this machine can run clew"),
     "compare": Verb("clew.recipes.compare", "search and measure", "strategies against each other: accuracy for tokens"),
+    "plan": Verb("clew.recipes.plan", "search and measure", "which strategy for which difficulty and budget"),
     "bench": Verb("clew.recipes.bench", "look", "measure rollout and training speed"),
 }
 _OVERVIEW_EXAMPLES = (

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clew.models import kernels
+from clew.models import column_kernels, kernels
 from clew.models.forward import rotary_table, rotary_tables
 from clew.models.prefix_cache import PrefixCache, Shape, Slots
 
@@ -54,12 +54,12 @@ class RowCache(NamedTuple):
     def load(self, prefixes: PrefixCache, slots: Slots, rows: Slots, columns: Slots) -> None:
         """Fetch `slots` [tokens] to `rows` and `columns` [tokens]."""
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            kernels.load_columns(prefixes.keys_values, slots, layer, keys.numpy(), values.numpy(), rows, columns)
+            column_kernels.load_columns(prefixes.keys_values, slots, layer, keys.numpy(), values.numpy(), rows, columns)
 
     def keep(self, prefixes: PrefixCache, slots: Slots, rows: Slots, columns: Slots) -> None:
         """Put what is at `rows` and `columns` [tokens] into `slots` [tokens]."""
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            kernels.keep_columns(keys.numpy(), values.numpy(), rows, columns, layer, prefixes.keys_values, slots)
+            column_kernels.keep_columns(keys.numpy(), values.numpy(), rows, columns, layer, prefixes.keys_values, slots)
 
     def rows(self, owner: NDArray[np.int64], columns: int, capacity: int) -> RowCache:
         """A new cache whose row i begins with the first `columns` of row owner[i] of this one."""
@@ -173,7 +173,7 @@ class IncrementalForward:
         for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
             torch.mm(self._normed(scratch), layer.qkv, out=scratch.tensors[2])
             into = keys.numpy(), values.numpy(), *places, self._eps, scratch.queries
-            kernels.rotate_into_cache(scratch.y, layer.cos, layer.sin, *into)
+            column_kernels.rotate_into_cache(scratch.y, layer.cos, layer.sin, *into)
             attend(keys, values)
             self._finish(layer, scratch)
         return self._normed(scratch)

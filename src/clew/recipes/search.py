@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,6 +61,9 @@ class SearchConfig:
     """Task and its settings: NAME or NAME:setting=value,..."""
     strategy: str = "best-of-n"
     """Strategy and its settings: NAME or NAME:setting=value,..."""
+    plan: Path | None = None
+    """File of `clew plan`, instead of --strategy: a few samples predict how hard a problem is, the plan says what to do
+    for --budget-tokens."""
     guidance: str | None = None
     """What rates candidates: verifier, mean-logprob, process-reward, ... Left out, it is the strategy's own."""
     guide: Path | None = None
@@ -228,6 +231,9 @@ def choose(config: SearchConfig, ends: tuple[str, ...]) -> Chosen:
     """The strategy of the command line. Raises `UnknownName` or `InvalidValue`."""
     from clew.search.specs import Given, parse_strategy
 
+    if config.plan is not None:
+        return planned(config, config.plan, ends)
+
     given = Given(
         step=sampling_of(config, ends),
         solution=sampling_of(config, ()),
@@ -235,6 +241,32 @@ def choose(config: SearchConfig, ends: tuple[str, ...]) -> Chosen:
         seed=config.seed,
     )
     return parse_strategy(config.strategy, given, guides=guides())
+
+
+def planned(config: SearchConfig, file: Path, ends: tuple[str, ...]) -> Chosen:
+    """The compute-optimal strategy of a plan at the budget of the command line."""
+    from clew.recipes.plan import decode
+    from clew.search.compute_optimal import ComputeOptimal
+    from clew.search.specs import Chosen, takes_guide
+
+    if config.budget_tokens is None:
+        accepted = "a budget in tokens, because a plan is made for budgets"
+        raise InvalidValue("--budget-tokens", None, accepted, "give the budget that you calibrated")
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        made, pilot, guidance = decode(told), int(told["pilot"]), config.guidance or str(told["guidance"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        accepted = "a file that clew plan wrote"
+        raise InvalidValue("--plan", str(file), accepted, f"make it with clew plan ({error})") from error
+    specs = made.column(config.budget_tokens)
+    each = [
+        choose(replace(config, plan=None, strategy=spec, guidance=guidance if takes_guide(spec) else None), ends)
+        for spec in specs
+    ]
+    guided = next((chosen.guidance for chosen in each if chosen.guidance is not None), None)
+    strategies = tuple(chosen.strategy for chosen in each)
+    sampling = sampling_of(config, ())
+    return Chosen(ComputeOptimal(edges=made.edges, strategies=strategies, pilot=pilot, sampling=sampling), guided)
 
 
 def guides(learned: Path | None = None) -> dict[str, Guidance]:

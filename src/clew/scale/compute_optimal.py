@@ -54,9 +54,13 @@ class Plan:
 
     def strategy(self, difficulty: float, budget: int) -> str:
         """The choice of the bin at the largest calibrated budget that `budget` covers, or else at the least."""
+        return self.column(budget)[bin_of(difficulty, self.edges)]
+
+    def column(self, budget: int) -> tuple[str, ...]:
+        """The choices at that budget, one a bin, the easiest first."""
         budgets = sorted({cell.budget for cell in self.choice})
-        covered = [known for known in budgets if known <= budget] or budgets[:1]
-        return self.choice[Cell(bin_of(difficulty, self.edges), covered[-1])]
+        covered = ([known for known in budgets if known <= budget] or budgets[:1])[-1]
+        return tuple(self.choice[Cell(at, covered)] for at in range(len(self.edges) + 1))
 
 
 class Validated(NamedTuple):

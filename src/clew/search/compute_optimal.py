@@ -52,14 +52,15 @@ class ComputeOptimal:
         try:
             (pilot,) = yield from sample_children(tree, [0], self.pilot, self.sampling)
             answers = yield from extract_nodes(tree, pilot)
-            difficulty = predicted_difficulty(answers, [_mean_logprob(tree.completions[node]) for node in pilot])
+            difficulty = predicted_difficulty(answers, [mean_logprob(tree.completions[node]) for node in pilot])
             found = yield from self.strategies[bisect_right(self.edges, difficulty)].run(problem)
         except BudgetExhausted:
             return result(tree, _agreed(tree, pilot))
         return found if found.chosen is not None else result(tree, _agreed(tree, pilot))
 
 
-def _mean_logprob(completion: Completion | None) -> float | None:
+def mean_logprob(completion: Completion | None) -> float | None:
+    """Nats a token; None where the policy gave no log-probs."""
     logprobs = completion.logprobs if completion is not None else None
     return sum(logprobs) / len(logprobs) if logprobs else None
 

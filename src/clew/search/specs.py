@@ -174,6 +174,15 @@ def parse_strategy(
     return Chosen(replace(template, **filled), guidance)
 
 
+def takes_guide(spec: str, strategies: Mapping[str, Template] = STRATEGIES) -> bool:
+    """Whether the strategy of `spec` can be guided. Raises `UnknownName`."""
+    name = spec.partition(":")[0]
+    if name not in strategies:
+        raise UnknownName("strategy", name, strategies)
+    template: Any = strategies[name]()
+    return any(field.name == "guide" for field in fields(template))
+
+
 def parse_guidance(name: str, guides: Mapping[str, Guidance] = GUIDANCE) -> Guidance:
     """The guide of that name. Raises `UnknownName`."""
     if name not in guides:
