@@ -81,7 +81,12 @@ def policy_run(tmp_path_factory):
 def trained(policy_run, tmp_path_factory):
     """The configuration of a whole run, and what it printed."""
     config = ProcessRewardConfig(
-        checkpoint=policy_run, out=tmp_path_factory.mktemp("reward") / "run", task=SPEC, settings=FEW, json=True
+        what="train",
+        checkpoint=policy_run,
+        out=tmp_path_factory.mktemp("reward") / "run",
+        task=SPEC,
+        settings=FEW,
+        json=True,
     )
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
