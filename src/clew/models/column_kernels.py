@@ -1,0 +1,72 @@
+"""Compiled loops that write and move keys and values by rows and columns of a cache; see `kernels`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clew.models.kernels import compiled
+
+
+@compiled
+def rotate_into_cache(y, cos, sin, keys, values, rows, columns, padding, eps, queries):
+    """Divide what a projection made, `y` [tokens, heads + 2 * kv_heads, head_width], into queries, keys and values.
+
+    Queries and keys are normalised and rotated by tables [context, heads + kv_heads, head_width] that carry the norms'
+    weights and 1 / sqrt(head_width). Queries go to `queries` [tokens, heads, head_width], the others to `rows` and
+    `columns` [tokens] of `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity,
+    head_width]; `padding` [rows] columns come before position 0.
+    """
+    tokens, _, width = y.shape
+    heads, kv_heads = queries.shape[1], keys.shape[1]
+    half = width // 2
+    rotated = np.empty((heads + kv_heads, width), np.float32)
+    for token in range(tokens):
+        row, column = rows[token], columns[token]
+        position = column - padding[row]
+        for head in range(heads + kv_heads):
+            total = np.float32(0.0)
+            for i in range(width):
+                total += y[token, head, i] * y[token, head, i]
+            scale = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+            for i in range(half):
+                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
+                rotated[head, i] = low * cos[position, head, i] + high * sin[position, head, i]
+            for i in range(half):
+                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
+                rotated[head, i + half] = high * cos[position, head, i + half] + low * sin[position, head, i + half]
+        for head in range(heads):
+            for i in range(width):
+                queries[token, head, i] = rotated[head, i]
+        for kv in range(kv_heads):
+            for i in range(width):
+                keys[row, kv, i, column] = rotated[heads + kv, i]
+            for i in range(width):
+                values[row, kv, column, i] = y[token, heads + kv_heads + kv, i]
+
+
+@compiled
+def load_columns(kept, slots, layer, keys, values, rows, columns):
+    """Copy `slots` [tokens] of `kept` [slots, layers, 2, kv_heads, head_width] to `rows` and `columns` [tokens] of
+    `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity, head_width].
+    """
+    kv_heads, width = keys.shape[1:3]
+    for token in range(slots.size):
+        slot, row, column = slots[token], rows[token], columns[token]
+        for kv in range(kv_heads):
+            for i in range(width):
+                keys[row, kv, i, column] = kept[slot, layer, 0, kv, i]
+            for i in range(width):
+                values[row, kv, column, i] = kept[slot, layer, 1, kv, i]
+
+
+@compiled
+def keep_columns(keys, values, rows, columns, layer, kept, slots):
+    """The way back of `load_columns`."""
+    kv_heads, width = keys.shape[1:3]
+    for token in range(slots.size):
+        slot, row, column = slots[token], rows[token], columns[token]
+        for kv in range(kv_heads):
+            for i in range(width):
+                kept[slot, layer, 0, kv, i] = keys[row, kv, i, column]
+            for i in range(width):
+                kept[slot, layer, 1, kv, i] = values[row, kv, column, i]
