@@ -79,7 +79,7 @@ def groups(draw: st.DrawFn) -> Group:
             Verdict, st.sampled_from(Outcome), value=st.none() | NO_NAN, answer=st.none() | TEXT, reason=TEXT
         ),
         reward=st.builds(Reward, NO_NAN, st.dictionaries(TEXT, NO_NAN, max_size=3)),
-        cost=st.builds(Cost, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, NO_NAN),
+        cost=st.builds(Cost, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT, NO_NAN),
         seed=st.integers(0, 2**63 - 1),
         completion=st.builds(
             Completion,
@@ -89,6 +89,9 @@ def groups(draw: st.DrawFn) -> Group:
             policy_version=TEXT,
             prompt_tokens_read=COUNT,
             prompt_tokens_cached=COUNT,
+            prompt_tokens_reread=COUNT,
+            entropies=st.none() | FLOATS,
+            certainties=st.none() | FLOATS,
         ),
         step_rewards=FLOATS,
         provenance=st.builds(Provenance, TEXT, st.none() | COUNT, TEXT),

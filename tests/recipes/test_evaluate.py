@@ -126,6 +126,7 @@ def test_json_says_what_was_measured_and_out_holds_the_same(scripted, capsys, tm
     assert (found["checkpoint"], found["task"], found["split"]) == ("runs/x", "countdown", "validation")
     assert (found["problems"], found["samples"], found["seed"]) == (5, 2, 0)
     asked = {"temperature": 0.7, "top_k": 3, "top_p": 0.5, "max_tokens": 288, "mode": "direct"}
+    asked |= {"step_ends": [], "statistics": False}
     assert found["sampling"] == asked
     assert {"behaviours", "transitions", "by_difficulty", "finished", "majority_at_k", "tokens", "seconds"} <= set(
         found

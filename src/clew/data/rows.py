@@ -38,6 +38,9 @@ class TrajectoryRow(NamedTuple):
     policy_version: str
     prompt_tokens_read: int
     prompt_tokens_cached: int
+    prompt_tokens_reread: int
+    entropies: bytes | None
+    certainties: bytes | None
     text: str
     outcome: str
     value: float | None
@@ -49,6 +52,7 @@ class TrajectoryRow(NamedTuple):
     cost_tokens_sampled: int
     cost_prompt_tokens_read: int
     cost_prompt_tokens_cached: int
+    cost_prompt_tokens_reread: int
     cost_scorer_tokens: int
     cost_verifier_calls: int
     cost_model_calls: int
@@ -100,6 +104,9 @@ def encode_trajectory(trajectory: Trajectory) -> TrajectoryRow:
         policy_version=completion.policy_version,
         prompt_tokens_read=completion.prompt_tokens_read,
         prompt_tokens_cached=completion.prompt_tokens_cached,
+        prompt_tokens_reread=completion.prompt_tokens_reread,
+        entropies=None if completion.entropies is None else pack_floats(completion.entropies),
+        certainties=None if completion.certainties is None else pack_floats(completion.certainties),
         text=trajectory.text,
         outcome=trajectory.verdict.outcome.value,
         value=trajectory.verdict.value,
@@ -111,6 +118,7 @@ def encode_trajectory(trajectory: Trajectory) -> TrajectoryRow:
         cost_tokens_sampled=cost.tokens_sampled,
         cost_prompt_tokens_read=cost.prompt_tokens_read,
         cost_prompt_tokens_cached=cost.prompt_tokens_cached,
+        cost_prompt_tokens_reread=cost.prompt_tokens_reread,
         cost_scorer_tokens=cost.scorer_tokens,
         cost_verifier_calls=cost.verifier_calls,
         cost_model_calls=cost.model_calls,
@@ -135,6 +143,7 @@ def decode_trajectory(problem: Problem, row: TrajectoryRow) -> Trajectory:
             tokens_sampled=row.cost_tokens_sampled,
             prompt_tokens_read=row.cost_prompt_tokens_read,
             prompt_tokens_cached=row.cost_prompt_tokens_cached,
+            prompt_tokens_reread=row.cost_prompt_tokens_reread,
             scorer_tokens=row.cost_scorer_tokens,
             verifier_calls=row.cost_verifier_calls,
             model_calls=row.cost_model_calls,
@@ -148,6 +157,9 @@ def decode_trajectory(problem: Problem, row: TrajectoryRow) -> Trajectory:
             policy_version=row.policy_version,
             prompt_tokens_read=row.prompt_tokens_read,
             prompt_tokens_cached=row.prompt_tokens_cached,
+            prompt_tokens_reread=row.prompt_tokens_reread,
+            entropies=None if row.entropies is None else unpack_floats(row.entropies),
+            certainties=None if row.certainties is None else unpack_floats(row.certainties),
         ),
         step_rewards=unpack_floats(row.step_rewards),
         provenance=Provenance(row.strategy, row.node, row.provenance_stage),

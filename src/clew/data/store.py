@@ -20,7 +20,7 @@ from clew.data.rows import (
     encode_trajectory,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free some space on that disk, then resume the run",
     sqlite3.SQLITE_READONLY: "change its permissions, or choose another place",
