@@ -116,10 +116,10 @@ def thinking(run: Run) -> Section:
     if lead and claim is not None and claim.note:
         lead += f" The run notes: {claim.note.strip()}"
     caption = (
-        "Thinking may propose, check and retry; the direct policy is the same weights answering without retries. "
-        "Whiskers are 95 % intervals."
+        "Thinking may propose, check and retry; the direct policy is the same weights asked not to retry, which "
+        "they do not always heed; a policy trained on direct answers alone is a run of its own. Whiskers are 95 % intervals."
     )
-    figures = _drawn(("Same weights, with and without retries", plots.thinking(stages), caption))
+    figures = _drawn(("Same weights, asked to think and asked not to retry", plots.thinking(stages), caption))
     return Section(anchor="thinking", title="Does thinking pay?", lead=lead, figures=figures)
 
 
