@@ -117,7 +117,8 @@ def thinking(run: Run) -> Section:
         lead += f" The run notes: {claim.note.strip()}"
     caption = (
         "Thinking may propose, check and retry; the direct policy is the same weights asked not to retry, which "
-        "they do not always heed; a policy trained on direct answers alone is a run of its own. Whiskers are 95 % intervals."
+        "they do not always heed; a policy trained on direct answers alone is a run of its own. "
+        "Whiskers are 95 % intervals."
     )
     figures = _drawn(("Same weights, asked to think and asked not to retry", plots.thinking(stages), caption))
     return Section(anchor="thinking", title="Does thinking pay?", lead=lead, figures=figures)
