@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -16,12 +16,14 @@ from clew.core.seeds import derive_seed
 from clew.core.types import Outcome, Sampling, Verdict
 from clew.data.checkpoint_files import resolve_checkpoint
 from clew.data.run import RunDirectory
+from clew.data.store import TrajectoryStore
 from clew.evaluate import sample_groups
 from clew.models.architecture import SmallQwen3, build_model
 from clew.models.policy import LocalPolicy
 from clew.models.tokenizer import build_tokenizer
 from clew.recipes import process_reward as recipe
-from clew.recipes.process_reward import ProcessRewardConfig, ProcessRewardSettings, choosing, measure, step_stops
+from clew.recipes.process_measures import choosing, measure, step_stops
+from clew.recipes.process_reward import ProcessRewardConfig, ProcessRewardSettings
 from clew.recipes.progress import Progress
 from clew.recipes.sft import Sft, sft
 from clew.recipes.stage import load_policy, running, save_policy
@@ -160,3 +162,28 @@ def test_steps_stop_after_their_results(policy_run):
     tokens = policy.encode(" have 9 7 try 9 + 7 = 16 no back try 9 - 7 = 2 yes answer 9 - 7")
     stops = step_stops(tokens, policy)
     assert [policy.codec.decode(tokens[:stop]).split()[-1] for stop in stops] == ["16", "2"]
+
+
+def test_kept_solutions_are_finished_ones_of_training_problems(policy_run):
+    policy = load_policy(policy_run)
+    sampling = Sampling(max_tokens=16)
+    train, test = (
+        sample_groups(policy, TASK, TASK.problems(split, 12, 0), n=3, sampling=sampling) for split in ("train", "test")
+    )
+    with TrajectoryStore(policy_run / "trajectories.sqlite") as store:
+        store.replace("kept", [*train, *test])
+    many = replace(FEW, kept=1000)
+    found = recipe.kept_solutions(many, policy_run, policy, TASK, seed=0)
+    finished = [t for group in train for t in group.trajectories if t.state.finished]
+    assert 0 < len(finished) < 36
+    expected = [
+        (policy.prompt_ids(t.state.problem, "think") + t.completion.tokens, (t.reward.value,)) for t in finished
+    ]
+    assert sorted((example.ids, example.labels) for example in found) == sorted(expected)
+    assert all(example.places == (len(example.ids) - 1,) for example in found)
+    assert all(example.weights == (FEW.end_weight,) for example in found)
+    assert recipe.kept_solutions(FEW, policy_run, policy, TASK, seed=0) == []
+    assert len(recipe.kept_solutions(replace(FEW, kept=2), policy_run, policy, TASK, seed=0)) == 2
+    assert recipe.kept_solutions(many, policy_run / "checkpoints" / "sft", policy, TASK, seed=0) == []
+    with TrajectoryStore(policy_run / "trajectories.sqlite") as store:
+        store.replace("kept")

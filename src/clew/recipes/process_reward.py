@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from clew.core.seeds import derive_seed
-from clew.core.types import Sampling, State
+from clew.core.types import Sampling
 from clew.recipes.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ clew reward train --checkpoint runs/first --out runs/prm
 clew reward train --checkpoint runs/first --out runs/prm --settings.problems 4000 --json
 """
 NAME = "reward"
-DEPTHS = (0.25, 0.5, 0.75, 1.0)
-"""Shares of a solution after which predictions are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +55,9 @@ class ProcessRewardSettings:
     """How much the outcome counts at the end of a solution, where it can be known, against 1 before."""
     rows: int = 64
     """Solutions an update."""
+    kept: int | None = None
+    """Learn besides from the ends of up to so many finished solutions of training problems that the policy's run kept:
+    what is wrong with an answer does not depend on who gave it. None learns only from what is sampled."""
     epochs: int = 2
     """Most passes over the solutions."""
     evaluate_every: int = 30
@@ -74,9 +75,15 @@ class ProcessRewardSettings:
 
 
 def process_reward(
-    settings: ProcessRewardSettings, *, policy: LocalPolicy, task: Task, seed: int, stage: Stage
+    settings: ProcessRewardSettings,
+    *,
+    policy: LocalPolicy,
+    task: Task,
+    seed: int,
+    stage: Stage,
+    kept: Sequence[Labelled] = (),
 ) -> Qwen3ForTokenClassification:
-    """A value model of `policy` on `task`, the one of the lowest validation loss."""
+    """A value model of `policy` on `task`, the one of the lowest validation loss; it learns from `kept` besides."""
     from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
     from clew.models.value_head import value_model_of
@@ -95,6 +102,7 @@ def process_reward(
     best, best_loss, waited = copy.deepcopy(model.state_dict()), cross_entropy(model, held_out), 0
     optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     rng = random.Random(derive_seed(seed, "process_reward"))
+    train = [*train, *kept]
     order = [example for _ in range(settings.epochs) for example in rng.sample(train, len(train))]
     steps = max(1, len(order) // settings.rows)
     for step in range(steps):
@@ -175,6 +183,37 @@ def labelled(settings: ProcessRewardSettings, groups: Sequence[Group], policy: L
     ]
 
 
+def kept_solutions(
+    settings: ProcessRewardSettings, checkpoint: Path, policy: LocalPolicy, task: Task, seed: int
+) -> list[Labelled]:
+    """Finished solutions of training problems in the store of the run `checkpoint`, their ends labelled; else none.
+
+    Earlier and later stages of the policy wrote them, so they say nothing of the value of their beginnings.
+    """
+    from clew.core.task import split_of
+    from clew.data.store import TrajectoryStore
+    from clew.reward.fit import final_label
+
+    path = checkpoint / "trajectories.sqlite"
+    if settings.kept is None or not path.is_file():
+        return []
+    with TrajectoryStore(path) as store:
+        found = [
+            final_label(
+                policy.prompt_ids(group.problem, settings.mode),
+                t.state.tokens,
+                t.reward.value,
+                settings.end_weight,
+            )
+            for stage in store.stages()
+            for group in store.groups(stage)
+            if group.problem.task == task.name and split_of(group.problem.id) == "train"
+            for t in group.scored
+            if t.state.finished
+        ]
+    return random.Random(derive_seed(seed, "kept")).sample(found, min(settings.kept, len(found)))
+
+
 def cross_entropy(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> float:
     """Weighted mean of the binary cross-entropy of all labels, nats."""
     import numpy as np
@@ -186,94 +225,6 @@ def cross_entropy(model: Qwen3ForTokenClassification, examples: Sequence[Labelle
     weights = np.concatenate([np.array(example.weights) for example in examples])
     losses = -(labels * np.log(probs) + (1 - labels) * np.log1p(-probs))
     return float(np.average(losses, weights=weights))
-
-
-def measure(
-    model: Qwen3ForTokenClassification, groups: Sequence[Group], examples: Sequence[Labelled], policy: LocalPolicy
-) -> dict[str, Any]:
-    """How good the model is on the solutions of `groups`, which `examples` are: ordering, calibration, choosing."""
-    from clew.reward.fit import probabilities
-    from clew.stats.calibration import auc, calibration_bins, calibration_error
-
-    probs = probabilities(model, examples)
-    right = [example.labels[0] > 0.5 for example in examples]
-    at_depth = {f"{depth:g}": [row[round(depth * (len(row) - 1))] for row in probs] for depth in DEPTHS}
-    bins = calibration_bins([p for row in probs for p in row], [y for example in examples for y in example.labels])
-    return {
-        "loss": cross_entropy(model, examples),
-        "base_rate": sum(right) / len(right),
-        "auc": {depth: auc(values, right) for depth, values in at_depth.items()},
-        "calibration": [b._asdict() for b in bins],
-        "calibration_error": calibration_error(bins),
-        "exact_value": against_exact_values(groups, probs, policy),
-        "choosing": choosing(groups, [row[-1] for row in probs]),
-    }
-
-
-def against_exact_values(
-    groups: Sequence[Group], probs: Sequence[Sequence[float]], policy: LocalPolicy
-) -> dict[str, float] | None:
-    """Agreement of P(right) with V* after each step of a line of thought; None for a task without a solver of V*."""
-    from clew.reward.countdown_value import exact_value
-    from clew.stats.calibration import auc, correlation
-
-    predicted, exact = [], []
-    for trajectory, row in zip((t for group in groups for t in group.scored), probs, strict=True):
-        facts = trajectory.state.problem.metadata
-        if trajectory.state.problem.task != "countdown":
-            return None
-        tokens = trajectory.completion.tokens
-        for stop in step_stops(tokens, policy):
-            text = policy.text(State(trajectory.state.problem, tokens[:stop]))
-            predicted.append(row[stop])
-            exact.append(exact_value(text, facts["numbers"], facts["target"]))
-    reachable = [value == 1 for value in exact]
-    return {
-        "correlation": correlation(predicted, exact),
-        "auc": auc(predicted, reachable),
-        "reachable": sum(reachable) / len(reachable),
-        "steps": len(exact),
-    }
-
-
-def step_stops(tokens: Sequence[int], policy: LocalPolicy) -> list[int]:
-    """Tokens of a thought after which a step's result stands: those that hold a `=`, before the answer."""
-    stops = []
-    for at, token in enumerate(tokens):
-        piece = policy.codec.decode((token,))
-        if "answer" in piece:
-            break
-        if "=" in piece and any(character.isdigit() for character in piece):
-            stops.append(at + 1)
-    return stops
-
-
-def choosing(groups: Sequence[Group], values: Sequence[float]) -> dict[str, Any]:
-    """How often the solution chosen among those of a problem is right, by this model and without it."""
-    from clew.stats.intervals import wilson
-    from clew.stats.vote import majority_vote, weighted_vote
-
-    rest = iter(values)
-    rules: dict[str, list[bool]] = {}
-    for group in groups:
-        tries = group.scored
-        if not tries:
-            continue
-        answers = [t.verdict.answer for t in tries]
-        scores = [next(rest) for _ in tries]
-        right_answers = {t.verdict.answer for t in tries if t.verdict.right}
-        likely = [sum(t.completion.logprobs or (0.0,)) / len(t.completion.tokens) for t in tries]
-        found = {
-            "first": tries[0].verdict.right,
-            "mean-logprob": tries[likely.index(max(likely))].verdict.right,
-            "majority-vote": majority_vote(answers) in right_answers - {None},
-            "best-of-n": tries[scores.index(max(scores))].verdict.right,
-            "weighted-vote": weighted_vote(answers, scores) in right_answers - {None},
-            "any": bool(right_answers),
-        }
-        for rule, right in found.items():
-            rules.setdefault(rule, []).append(right)
-    return {rule: wilson(sum(rights), len(rights)).as_dict() for rule, rights in rules.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +256,7 @@ def main(config: ProcessRewardConfig) -> int:
     from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
     from clew.models.checkpoint import save_checkpoint
+    from clew.recipes.process_measures import measure
     from clew.recipes.stage import check_settings, load_policy, resolved, running
     from clew.tasks import make_task
 
@@ -315,12 +267,14 @@ def main(config: ProcessRewardConfig) -> int:
     policy = load_policy(config.checkpoint)
     run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
     with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
-        model = process_reward(config.settings, policy=policy, task=task, seed=config.seed, stage=stage)
+        kept = kept_solutions(config.settings, config.checkpoint, policy, task, config.seed)
+        model = process_reward(config.settings, policy=policy, task=task, seed=config.seed, stage=stage, kept=kept)
         with run.writing_checkpoint(NAME) as directory:
             save_checkpoint(model, policy.codec.tokenizer, directory)
         problems = validation(config.settings, task, config.seed)[1]
         groups = sampled(config.settings, policy, task, problems, config.settings.measured_samples, config.seed, stage)
-        measured = measure(model, groups, labelled(config.settings, groups, policy), policy)
+        examples = labelled(config.settings, groups, policy)
+        measured = {"loss": cross_entropy(model, examples), **measure(model, groups, examples, policy)}
         result = {"name": NAME, "seconds": stage.seconds, "tokens": stage.tokens, **measured}
     run.mark_done(NAME, jsonable(result))
     summary = {"total_seconds": time.perf_counter() - started, "device": "cpu", "seed": config.seed, "stages": [result]}

@@ -54,6 +54,12 @@ def outcome_labels(
     return Labelled(ids=prompt_ids + response_ids, places=places, labels=(outcome,) * len(places), weights=weights)
 
 
+def final_label(prompt_ids: tuple[int, ...], response_ids: tuple[int, ...], outcome: float, weight: float) -> Labelled:
+    """A finished response, whoever wrote it: what is right about it stands at its end, and only there."""
+    ids = prompt_ids + response_ids
+    return Labelled(ids=ids, places=(len(ids) - 1,), labels=(outcome,), weights=(weight,))
+
+
 class Update(NamedTuple):
     """What an update did: mean loss in nats, gradient norm before clipping, tokens read."""
 
