@@ -188,6 +188,7 @@ def test_step_ends_are_the_tokens_whose_text_contains_them(policy: LocalPolicy, 
         (("7", "9"), [0, 1, 1, 0, 0]),
         (("7 =",), [0, 0, 0, 0, 0]),
         ((" ",), [1, 1, 1, 1, 1]),
+        (("end", "|"), [0, 0, 0, 0, 0]),
     ):
         policy.engine = engine = Fixed((words[0],), stopped=False)  # type: ignore[assignment]
         policy.sample([Prompt(State(PROBLEMS[0]), 0)], Sampling(step_ends=ends))

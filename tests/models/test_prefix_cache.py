@@ -262,6 +262,18 @@ def test_threads_share_the_cache(model: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert grown.engine.prefixes is not None and len(grown.engine.prefixes) == len(grown.computed)
 
 
+def test_rows_of_one_context_go_to_one_thread(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clew.models.engine.ROWS_WORTH_A_THREAD", 1)
+    engine = RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        sampled = engine.sample(PROMPTS * 8, range(32), Sampling(max_tokens=3))
+    finally:
+        torch.set_num_threads(before)
+    assert [s.read for s in sampled] == [len(prompt) for prompt in PROMPTS] + [0] * 28
+
+
 def test_without_bytes_nothing_is_remembered(model: Any) -> None:
     engine = RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY)
     engine.remember(0)

@@ -127,16 +127,20 @@ def attend(queries, keys, values, rows, columns, padding, out):
         size = scores.size
         for head in range(heads):
             query, mixed = queries[token, head], out[token, head]
-            seen, told = keys[row, head // groups, :, first:stop], values[row, head // groups, first:stop]
+            kv = head // groups
+            told = values[row, kv, first:stop]
             scores[:] = np.float32(0.0)
-            # Four at a time, so that sums stay in registers for longer.
+            # Four at a time, so that sums stay in registers for longer; one slice each, because it is contiguous.
             for i in range(0, width - 3, 4):
-                a, b, c, d = seen[i], seen[i + 1], seen[i + 2], seen[i + 3]
+                a, b = keys[row, kv, i, first:stop], keys[row, kv, i + 1, first:stop]
+                c, d = keys[row, kv, i + 2, first:stop], keys[row, kv, i + 3, first:stop]
+                e, f, g, h = query[i], query[i + 1], query[i + 2], query[i + 3]
                 for t in range(size):
-                    scores[t] += query[i] * a[t] + query[i + 1] * b[t] + query[i + 2] * c[t] + query[i + 3] * d[t]
+                    scores[t] += e * a[t] + f * b[t] + g * c[t] + h * d[t]
             for i in range(width - width % 4, width):
+                a = keys[row, kv, i, first:stop]
                 for t in range(size):
-                    scores[t] += query[i] * seen[i, t]
+                    scores[t] += query[i] * a[t]
             highest = largest(scores)
             total = np.float32(0.0)
             for t in range(size):
@@ -146,8 +150,9 @@ def attend(queries, keys, values, rows, columns, padding, out):
             mixed[:] = np.float32(0.0)
             for t in range(0, size - 3, 4):
                 a, b, c, d = told[t], told[t + 1], told[t + 2], told[t + 3]
+                e, f, g, h = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
                 for i in range(width):
-                    mixed[i] += scores[t] * a[i] + scores[t + 1] * b[i] + scores[t + 2] * c[i] + scores[t + 3] * d[i]
+                    mixed[i] += e * a[i] + f * b[i] + g * c[i] + h * d[i]
             for t in range(size - size % 4, size):
                 for i in range(width):
                     mixed[i] += scores[t] * told[t, i]
