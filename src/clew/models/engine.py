@@ -35,7 +35,7 @@ KEEP_FINISHED = 0.85
 """Rows are copied together when fewer than this share of them is still being written: copying has its price too."""
 
 
-ROWS_WORTH_A_THREAD = 32
+ROWS_WORTH_A_THREAD = 24
 """Fewer rows are not worth a thread of their own."""
 
 Answer = TypeVar("Answer")
