@@ -17,6 +17,7 @@ from clew.tasks import TASK_NAMES, AnyTask, Arithmetic, Countdown, Maze, make_ta
         ("arithmetic:operations=2", Arithmetic(operations=2)),
         ("maze:walls=0.25,width=7", Maze(walls=0.25, width=7)),
         ("maze:walls=0", Maze(walls=0.0)),
+        ("countdown:whole=false", Countdown(whole=False)),
     ],
 )
 def test_make_task(spec: str, task: AnyTask) -> None:
@@ -51,6 +52,10 @@ def test_unknown_names_suggest_the_nearest(spec: str, nearest: str) -> None:
         "countdown:count=4,count=5",
         "countdown:count=" + "9" * 5000,
         "maze:walls=inf",
+        "countdown:",
+        "maze: ",
+        "countdown:whole=1",
+        "countdown:whole=True",
     ],
 )
 def test_bad_values(spec: str) -> None:
@@ -59,9 +64,7 @@ def test_bad_values(spec: str) -> None:
     assert caught.value.given and caught.value.accepted and caught.value.advice
 
 
-@pytest.mark.parametrize(
-    "spec", ["", ":", "countdown:", "countdown:name=x", "countdown:,", "no-such-task", "COUNTDOWN"]
-)
+@pytest.mark.parametrize("spec", ["", ":", "countdown:name=x", "countdown:,", "no-such-task", "COUNTDOWN"])
 def test_bad_specs(spec: str) -> None:
     with pytest.raises(UnknownName):
         make_task(spec)

@@ -1,59 +1,53 @@
-"""Problems and their verifiers, one file a task. Standard library only.
+"""Problems and their verifiers, one file a task.
 
-A new task is a file with a frozen dataclass that implements `clew.core.task.Task`, and a line in `_TASKS`.
+A new task is a file with a frozen dataclass that implements `clew.core.task.Task` and `gold`, and a line in `_MAKERS`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from clew.core.errors import InvalidValue, UnknownName
+from clew.core.task import Task
+from clew.core.types import Problem
 from clew.tasks.arithmetic import Arithmetic
 from clew.tasks.countdown import Countdown
 from clew.tasks.maze import Maze
+from clew.tasks.settings import with_settings
 
-AnyTask = Arithmetic | Countdown | Maze
-"""Every task of the package. Beyond the protocol each has `gold(problem)`, one right answer."""
 
-_TASKS: dict[str, type[Arithmetic] | type[Countdown] | type[Maze]] = {
-    "arithmetic": Arithmetic,
-    "countdown": Countdown,
-    "maze": Maze,
+class AnyTask(Task, Protocol):
+    """What the tasks of the package are: beyond the protocol of tasks, each knows a right answer."""
+
+    def gold(self, problem: Problem) -> str:
+        """One right answer; raises `InvalidValue` if there is none."""
+        ...
+
+
+_MAKERS: dict[str, Callable[[str], AnyTask]] = {
+    "arithmetic": partial(with_settings, Arithmetic),
+    "countdown": partial(with_settings, Countdown),
+    "maze": partial(with_settings, Maze),
 }
-TASK_NAMES = tuple(_TASKS)
-
-_NUMBERS: dict[type, re.Pattern[str]] = {
-    int: re.compile(r"-?[0-9]{1,9}"),
-    float: re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?"),
-}
+"""For each kind of task, what makes it from all that follows the first colon (empty where there is none)."""
+TASK_NAMES = ("arithmetic", "countdown", "maze")
+"""The tasks that a name alone makes."""
 
 
 def make_task(spec: str) -> AnyTask:
-    """The task of `name` or `name:key=value,key=value`.
+    """The task of `name` or `name:settings`; what settings look like is the task's business.
 
     >>> make_task("countdown:count=5,high=20")
-    Countdown(count=5, low=1, high=20, target_low=1, target_high=100)
+    Countdown(count=5, low=1, high=20, target_low=1, target_high=50, whole=True)
     """
     name, colon, settings = spec.partition(":")
-    if name not in _TASKS:
-        raise UnknownName("task", name, TASK_NAMES)
-    task = _TASKS[name]
-    defaults = task()
-    kinds = {field.name: type(getattr(defaults, field.name)) for field in fields(task)}
-    chosen: dict[str, Any] = {}
-    for setting in settings.split(",") if colon else ():
-        key, equals, value = (part.strip() for part in setting.partition("="))
-        if key not in kinds:
-            raise UnknownName(f"setting of task {name}", key, kinds)
-        if key in chosen:
-            raise InvalidValue(f"{name} {key}", value, "each setting once", f"it is already {chosen[key]}; remove one")
-        if not equals or not _NUMBERS[kinds[key]].fullmatch(value):
-            what = "a whole number" if kinds[key] is int else "a number"
-            raise InvalidValue(f"{name} {key}", value, what, f"write for example {name}:{key}={getattr(defaults, key)}")
-        chosen[key] = kinds[key](value)
-    return task(**chosen)
+    if name not in _MAKERS:
+        raise UnknownName("task", name, _MAKERS)
+    if colon and not settings.strip():
+        raise InvalidValue("task", spec, f"{name}, or {name}: and settings", "leave the colon out, or write a setting")
+    return _MAKERS[name](settings)
 
 
 __all__ = ["TASK_NAMES", "AnyTask", "Arithmetic", "Countdown", "Maze", "make_task"]
