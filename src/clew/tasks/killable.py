@@ -36,6 +36,8 @@ _LONGEST_REPLY = 1 << 26
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "TZ")
 """Variables of the environment that the process sees: none that could hold a secret."""
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+_SAME_EVERY_TIME = {"PYTHONHASHSEED": "0"}
+"""What follows the order of a set comes out the same in every process."""
 
 
 class CallFailed(ClewError):
@@ -150,10 +152,11 @@ class _Child:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._socket, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ONE_THREAD
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environment |= _ONE_THREAD | _SAME_EVERY_TIME
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(Path(killable_child.__file__)), str(theirs.fileno())],
+                [sys.executable, "-P", "-s", str(Path(killable_child.__file__)), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
