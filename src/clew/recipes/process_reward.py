@@ -41,8 +41,8 @@ NAME = "reward"
 class ProcessRewardSettings:
     """Settings of the process reward model."""
 
-    problems: int = 2000
-    """Training problems."""
+    problems: int = 6000
+    """Training problems: more of them teach more than a second look at the same."""
     samples: int = 4
     """Solutions sampled for each of them."""
     held_out: int = 100
@@ -51,14 +51,14 @@ class ProcessRewardSettings:
     """Validation problems, others than those, on which the model is measured."""
     measured_samples: int = 16
     """Solutions sampled for each of those."""
-    end_weight: float = 20.0
+    end_weight: float = 100.0
     """How much the outcome counts at the end of a solution, where it can be known, against 1 before."""
     rows: int = 64
     """Solutions an update."""
     kept: int | None = None
     """Learn besides from the ends of up to so many finished solutions of training problems that the policy's run kept:
     what is wrong with an answer does not depend on who gave it. None learns only from what is sampled."""
-    epochs: int = 2
+    epochs: int = 1
     """Most passes over the solutions."""
     evaluate_every: int = 30
     """Updates between two looks at the validation loss."""
