@@ -36,3 +36,31 @@ def value_model(policy_model: Any) -> Any:
         model.score.weight.normal_(std=1.0)
         model.score.bias.fill_(0.3)
     return model
+
+
+@pytest.fixture(scope="session")
+def llama(tokenizer: Any) -> Any:
+    """A causal language model of another family, whose forward pass is its library's."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=96,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(params=["policy_model", "llama"])
+def backbone(request: pytest.FixtureRequest) -> Any:
+    """A tiny policy of each family; copy it before training it."""
+    return request.getfixturevalue(request.param)

@@ -20,11 +20,11 @@ from clew.learn.batch import micro_batches
 from clew.learn.gradients import sum_gradients
 from clew.learn.guard import check_finite
 from clew.learn.optim import MuonAdamW
+from clew.models.any_backbone import scalar_logits
 from clew.models.side_by_side import side_by_side
-from clew.models.value_head import value_logits
 
 if TYPE_CHECKING:
-    from transformers import Qwen3ForTokenClassification
+    from transformers import PreTrainedModel
 
 TOKENS_PER_PASS = 4096
 
@@ -69,7 +69,7 @@ class Update(NamedTuple):
 
 
 def value_step(  # noqa: PLR0913  an update and its limits, by name
-    model: Qwen3ForTokenClassification,
+    model: PreTrainedModel,
     optimizer: MuonAdamW,
     examples: Sequence[Labelled],
     *,
@@ -97,13 +97,13 @@ def value_step(  # noqa: PLR0913  an update and its limits, by name
     return Update(loss, grad_norm, sum(lengths))
 
 
-def probabilities(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> list[list[float]]:
+def probabilities(model: PreTrainedModel, examples: Sequence[Labelled]) -> list[list[float]]:
     """P(right) by `model` after each place of each example."""
 
     def part(rows: list[int]) -> list[list[float]]:
         chosen = [examples[row] for row in rows]
         with torch.no_grad():
-            probs = value_logits(model, *_padded(chosen)).sigmoid()
+            probs = scalar_logits(model, *_padded(chosen)).sigmoid()
         return [piece.tolist() for piece in probs.split([len(example.places) for example in chosen])]
 
     batches = micro_batches([len(example.ids) for example in examples], TOKENS_PER_PASS)
@@ -114,10 +114,10 @@ def probabilities(model: Qwen3ForTokenClassification, examples: Sequence[Labelle
     return found
 
 
-def _loss_sum(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> Tensor:
+def _loss_sum(model: PreTrainedModel, examples: Sequence[Labelled]) -> Tensor:
     labels = torch.tensor([label for example in examples for label in example.labels])
     weights = torch.tensor([weight for example in examples for weight in example.weights])
-    logits = value_logits(model, *_padded(examples))
+    logits = scalar_logits(model, *_padded(examples))
     return F.binary_cross_entropy_with_logits(logits, labels, weights, reduction="sum")
 
 
