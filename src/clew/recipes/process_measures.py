@@ -45,6 +45,7 @@ def against_exact_values(
     """Agreement of P(right) with V* after each step of a line of thought; None for a task without a solver of V*."""
     from clew.reward.countdown_value import exact_value
     from clew.stats.calibration import auc, correlation
+    from clew.stats.rank_correlation import spearman
 
     predicted, exact = [], []
     for trajectory, row in zip((t for group in groups for t in group.scored), probs, strict=True):
@@ -59,6 +60,7 @@ def against_exact_values(
     reachable = [value == 1 for value in exact]
     return {
         "correlation": correlation(predicted, exact),
+        "spearman": spearman(predicted, exact),
         "auc": auc(predicted, reachable),
         "reachable": sum(reachable) / len(reachable),
         "steps": len(exact),
