@@ -47,7 +47,7 @@ def save_checkpoint(model: Qwen3PreTrainedModel, tokenizer: PreTrainedTokenizerF
     from safetensors import SafetensorError
 
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             model.save_pretrained(directory)
             tokenizer.save_pretrained(directory)
     except SafetensorError as error:
@@ -122,7 +122,7 @@ def _load_model(path: Path, architecture: str) -> Qwen3PreTrainedModel:
     from safetensors import SafetensorError
 
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             model, info = getattr(transformers, architecture).from_pretrained(
                 path,
                 dtype=torch.float32,
@@ -141,7 +141,7 @@ def _load_model(path: Path, architecture: str) -> Qwen3PreTrainedModel:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing over clew's own display, and from reports that become errors here."""
     from transformers.utils import logging
 

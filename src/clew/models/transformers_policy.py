@@ -17,6 +17,7 @@ from torch import Tensor
 from clew.core.errors import CheckpointError, InvalidValue
 from clew.core.protocols import Prompt
 from clew.core.types import Completion, FinishReason, Problem, Sampling, State
+from clew.models.checkpoint import no_progress_bars
 from clew.models.sampling import draw, uniforms
 
 if TYPE_CHECKING:
@@ -179,8 +180,9 @@ def load_transformers_policy(path: Path) -> TransformersPolicy:
     where: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
     directory = path.parent if where else path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, **where)
-        model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32, **where)
+        with no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, **where)
+            model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32, **where)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(
             f"no model could be loaded from {path}: {str(error).splitlines()[0]}",
