@@ -26,7 +26,8 @@ INSTALL = "install bubblewrap (`apt-get install bubblewrap`, `dnf install bubble
 DANGEROUS = "dangerously_without_isolation"
 _HOME = "/opt/clew"
 """Where the files of clew that a sandbox needs are seen in it."""
-_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/lib", "/lib64")
+_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+_PACKAGES = tuple(f"{way}{name}-packages" for way in ("", "*/", "*/*/", "*/*/*/") for name in ("site", "dist"))
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _WARDEN = "from clew.sandbox.inside.warden import main; import sys; main(sys.argv[1:])"
 # Capabilities inside the sandbox's own user namespace: to make new worlds, to become nobody, to end what runs.
@@ -115,12 +116,8 @@ def _walls() -> list[str]:
         arguments += ["--cap-add", capability]
     arguments += ["--clearenv", "--setenv", "PYTHONPATH", _HOME, "--setenv", "PYTHONHASHSEED", "0"]
     arguments += ["--setenv", "PYTHONDONTWRITEBYTECODE", "1"]
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            arguments += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            arguments += ["--ro-bind", path, path]
-    arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", *_python()]
+    arguments += _ways_to([Path("/etc/x"), Path(_HOME, "clew", "sandbox", "inside")])
+    arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", *_system()]
     package = _package()
     for part in ("__init__.py", "sandbox/__init__.py", "sandbox/inside"):
         arguments += ["--ro-bind", str(package / part), f"{_HOME}/clew/{part}"]
@@ -132,23 +129,33 @@ def _walls() -> list[str]:
     return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
 
 
-def _python() -> list[str]:
-    """The interpreter and its standard library at their own paths, packages beside it hidden."""
-    arguments: list[str] = []
-    executable = interpreter()
-    base = Path(sys.base_prefix).resolve()
-    trees = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+def _system() -> list[str]:
+    """Shared libraries, the interpreter and its standard library at their own paths, packages beside it hidden."""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or "none"
+    links = [path for path in _LIBRARIES if os.path.islink(path)]
+    trees = {Path(path) for path in _LIBRARIES if os.path.isdir(path) and path not in links}
+    # Where libraries of this machine have a directory of their own, other programs in /usr/lib stay outside.
+    trees = {tree / multiarch if (tree / multiarch).is_dir() else tree for tree in trees}
+    executable, base = interpreter(), Path(sys.base_prefix).resolve()
+    trees |= {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
     trees |= {base / "lib"} if base != Path("/usr") else set()
-    bound = [tree for tree in sorted(trees) if not any(tree.is_relative_to(system) for system in _SYSTEM)]
-    for parent in sorted({parent for tree in bound for parent in tree.parents if parent != Path("/")}):
-        arguments += ["--perms", "0755", "--dir", str(parent)]  # Nobody must come through, whatever it is outside.
-    for tree in bound:
+    arguments = _ways_to([*trees, *map(Path, links), executable])
+    for tree in sorted(trees):  # A tree before what lies in it.
         arguments += ["--ro-bind", str(tree), str(tree)]
-    for tree in sorted({*trees, Path("/usr/lib")}):
-        for pattern in ("site-packages", "dist-packages", "*/site-packages", "*/dist-packages"):
-            for packages in sorted(tree.glob(pattern)):
-                arguments += ["--size", "4096", "--tmpfs", str(packages), "--remount-ro", str(packages)]
+    for tree in sorted(trees):
+        for packages in sorted(packages for pattern in _PACKAGES for packages in tree.glob(pattern)):
+            arguments += ["--size", "4096", "--tmpfs", str(packages), "--remount-ro", str(packages)]
+    for link in links:
+        arguments += ["--symlink", os.readlink(link), link]
     return [*arguments, "--ro-bind", str(executable), str(executable)]
+
+
+def _ways_to(paths: Sequence[Path]) -> list[str]:
+    """The directories above `paths`, passable for nobody, whatever they are outside."""
+    arguments: list[str] = []
+    for parent in sorted({parent for path in paths for parent in path.parents if parent != Path("/")}):
+        arguments += ["--perms", "0755", "--dir", str(parent)]
+    return arguments
 
 
 def _package() -> Path:

@@ -52,12 +52,15 @@ def no_new_privileges() -> None:
     check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def set_limits(limits: Mapping[str, int]) -> None:
-    """Hard limits of the kernel, from the fields of `clew.sandbox.limits.Limits`."""
+def set_limits(limits: Mapping[str, int], others: int) -> None:
+    """Hard limits of the kernel, from the fields of `clew.sandbox.limits.Limits`.
+
+    `others` are the processes of the sandbox itself that belong to the same user and are counted with the program's.
+    """
     for what, most in (
         (resource.RLIMIT_CPU, limits["cpu_s"]),
         (resource.RLIMIT_AS, limits["memory_mib"] * _MIB),
-        (resource.RLIMIT_NPROC, limits["processes"] + limits["threads"]),
+        (resource.RLIMIT_NPROC, limits["processes"] + limits["threads"] + others),
         (resource.RLIMIT_FSIZE, limits["files_mib"] * _MIB),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),

@@ -41,6 +41,8 @@ from clew.sandbox.inside.system_calls import filter_system_calls
 WARM = (collections, contextlib, decimal, fractions, functools, heapq, itertools, math, random, re, string, typing)
 """What programs import most is imported once, here."""
 LENGTH = struct.Struct("!I")
+_OWN_PROCESSES = 3
+"""Those of bubblewrap, the warden and the keeper."""
 DESCRIPTORS = 4
 """A job's control socket, standard input, output and error."""
 
@@ -110,7 +112,7 @@ def _confine(limits: Mapping[str, int], confinement: Confinement) -> None:
     else:
         os.setsid()
         no_new_privileges()
-    set_limits(limits)
+    set_limits(limits, others=0 if confinement.switch_user else _OWN_PROCESSES)
     if confinement.filter_calls:
         filter_system_calls(several_processes=limits["processes"] > 1)
 
