@@ -41,7 +41,7 @@ class CompareConfig:
     checkpoint: str
     """Run directory or checkpoint of the model."""
     guide: Path | None = None
-    """Run directory of the reward model, for the guide process-reward."""
+    """Run directory of the reward model, for process-reward and learned-reward (of any kind)."""
     task: str = "countdown"
     """Task and its settings: NAME or NAME:setting=value,..."""
     strategies: tuple[str, ...] = ("majority-vote:n=*", "best-of-n:n=*@mean-logprob")
@@ -56,6 +56,8 @@ class CompareConfig:
     """Most tokens of an answer."""
     max_step_tokens: int = 48
     """Most tokens of a step."""
+    mode: Literal["think", "direct"] = "think"
+    """Whether the model may try, check and retry, or answers with one derivation."""
     together: int = 64
     """How many problems are searched at once."""
     seed: int = 0
@@ -172,6 +174,7 @@ def _search_config(config: CompareConfig, spec: str, guidance: str | None) -> Se
         guide=config.guide,
         max_tokens=config.max_tokens,
         max_step_tokens=config.max_step_tokens,
+        mode=config.mode,
         seed=config.seed,
         out=Path("nowhere"),
     )
