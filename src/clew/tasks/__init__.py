@@ -14,7 +14,10 @@ from clew.core.task import Task
 from clew.core.types import Problem
 from clew.tasks.arithmetic import Arithmetic
 from clew.tasks.countdown import Countdown
+from clew.tasks.humaneval import HumanEval
 from clew.tasks.maze import Maze
+from clew.tasks.noisy import noisy_task
+from clew.tasks.reasoning_gym import reasoning_gym_task
 from clew.tasks.settings import with_settings
 
 
@@ -29,7 +32,10 @@ class AnyTask(Task, Protocol):
 _MAKERS: dict[str, Callable[[str], AnyTask]] = {
     "arithmetic": partial(with_settings, Arithmetic),
     "countdown": partial(with_settings, Countdown),
+    "humaneval": partial(with_settings, HumanEval),
     "maze": partial(with_settings, Maze),
+    "noisy": noisy_task,
+    "rg": reasoning_gym_task,
 }
 """For each kind of task, what makes it from all that follows the first colon (empty where there is none)."""
 TASK_NAMES = ("arithmetic", "countdown", "maze")
