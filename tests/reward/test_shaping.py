@@ -75,7 +75,7 @@ def best_by_brute_force(mdp):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_value_iteration_finds_what_trying_every_policy_finds(seed):
+def test_policy_iteration_finds_what_trying_every_policy_finds(seed):
     mdp = random_mdp(np.random.default_rng(seed), integer=seed % 2 == 0)
     assert optimal_q(mdp).max(-1) == pytest.approx(best_by_brute_force(mdp), abs=1e-8)
 
