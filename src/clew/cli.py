@@ -39,7 +39,11 @@ VERBS: dict[str, Verb] = {
     "pretrain": Verb("clew.recipes.pretrain", "initialise", "a policy that knows the world of its tasks"),
     "sft": Verb("clew.recipes.sft", "initialise", "fine-tune it on traces that show reasoning behaviours"),
     "verify": Verb("clew.recipes.verify", "reward", "judge one answer: right, wrong or unscored"),
-    "reward": Verb("clew.recipes.process_reward", "reward", "a process reward model, learnt from outcomes"),
+    "reward train": Verb("clew.recipes.reward_train", "reward", "a reward model of any kind, learnt and measured"),
+    "reward label": Verb(
+        "clew.recipes.reward_label", "reward", "labels of the steps of solutions, for process rewards"
+    ),
+    "reward eval": Verb("clew.recipes.reward_eval", "reward", "how good a reward model is on held-out problems"),
     "distill": Verb("clew.recipes.expert_iteration", "learn", "expert iteration: search, keep what is right, clone it"),
     "rl": Verb("clew.recipes.rl", "learn", "group-relative policy gradient over verified samples"),
     "eval": Verb("clew.recipes.evaluate", "search and measure", "pass@k, votes and search on held-out problems"),
@@ -50,7 +54,7 @@ VERBS: dict[str, Verb] = {
     "doctor": Verb("clew.recipes.doctor", "look", "check that this machine can run clew"),
     "compare": Verb("clew.recipes.compare", "search and measure", "strategies against each other: accuracy for tokens"),
     "plan": Verb("clew.recipes.plan", "search and measure", "which strategy for which difficulty and budget"),
-    "bench": Verb("clew.recipes.bench", "look", "measure rollout and training speed"),
+    "bench": Verb("clew.recipes.bench", "look", "measure speed, search trees and reward models"),
 }
 _OVERVIEW_EXAMPLES = (
     ("clew speedrun --out runs/first", "the whole loop on two cores, no download"),
@@ -63,7 +67,7 @@ _OPTION = re.compile(r"^\W*(?:-\w, )?(--[a-z0-9][\w.-]*)", re.MULTILINE)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clew` with `argv` (None: the process's own) and return its exit status: 0 done, 1 failed, 2 wrong use."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _with_whole_verb(list(sys.argv[1:] if argv is None else argv))
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
@@ -91,7 +95,7 @@ def overview() -> str:
     ]
     for part in dict.fromkeys(verb.part for verb in VERBS.values()):
         lines += ["", _bold(part)]
-        lines += [f"  {name:<10} {verb.says}" for name, verb in VERBS.items() if verb.part == part]
+        lines += [f"  {name:<12} {verb.says}" for name, verb in VERBS.items() if verb.part == part]
     lines += ["", _bold("examples")]
     lines += [f"  {command:<36} {says}" for command, says in _OVERVIEW_EXAMPLES]
     return "\n".join(lines)
@@ -150,11 +154,28 @@ def _dispatch(arguments: list[str]) -> int:
             config = parse(name, rest)
             recipe: Callable[[Any], int] = importlib.import_module(VERBS[name].module).main
             return recipe(config)
+        case ["help", name, *rest] | [name, *rest] if second := _second_words(name):
+            if not rest or rest[0] in ("-h", "--help"):
+                print("\n".join(f"clew {name} {word:<8} {VERBS[f'{name} {word}'].says}" for word in second))
+                return 0
+            raise UnknownName(f"word after clew {name}", rest[0], second)
         case [name, *_] if name.startswith("-"):
             raise UnknownName("option of clew", name, ("--help", "--version"))
         case ["help", name, *_] | [name, *_]:
             raise UnknownName("verb", name, VERBS)
     raise AssertionError(arguments)
+
+
+def _with_whole_verb(arguments: list[str]) -> list[str]:
+    """`arguments` with a verb of two words as one of them: `reward train`."""
+    at = int(arguments[:1] == ["help"])
+    whole = " ".join(arguments[at : at + 2])
+    return [*arguments[:at], whole, *arguments[at + 2 :]] if whole in VERBS else arguments
+
+
+def _second_words(name: str) -> list[str]:
+    """The words that may follow `name` where it alone is no verb."""
+    return [second for first, _, second in (verb.partition(" ") for verb in VERBS) if second and first == name]
 
 
 def _tyro(name: str, config: type, arguments: Sequence[str]) -> tuple[Any, list[str]]:

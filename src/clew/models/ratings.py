@@ -72,7 +72,7 @@ class Ratings:
 
         Raises `InvalidValue` for a word that is not a single token.
         """
-        chosen = torch.tensor([self._token(word) for word in words])
+        chosen = torch.tensor([self.token(word) for word in words])
         contexts = [self.prompt_ids(state.problem) + state.tokens for state in states]
         found: list[list[float]] = []
         for start in range(0, len(contexts), ROWS_AT_ONCE):
@@ -84,7 +84,8 @@ class Ratings:
             found += logits.log_softmax(dim=-1)[:, chosen].tolist()
         return NextLogProbs(found, [len(context) for context in contexts])
 
-    def _token(self, word: str) -> int:
+    def token(self, word: str) -> int:
+        """The one token that `word` is, with a space in front of it if there is such a token; raises `InvalidValue`."""
         for text in (f" {word}", word):
             ids = self.encode(text)
             if len(ids) == 1:

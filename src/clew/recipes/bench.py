@@ -20,18 +20,25 @@ clew bench rollout
 clew bench rollout --json --out benchmarks/results/rollout.json
 clew bench train --repeats 3 --threads 1
 clew bench search --checkpoint runs/first --json
+clew bench reward --checkpoint runs/first --json
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure speed: rollouts against generate of transformers, an RL step against GRPOTrainer of TRL, search trees."""
+    """Measure rollouts against generate of transformers, an RL step against GRPOTrainer of TRL, trees, rewards."""
 
-    what: tyro.conf.Positional[Literal["rollout", "train", "search"]]
+    what: tyro.conf.Positional[Literal["rollout", "train", "search", "reward"]]
     """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
-    cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest."""
+    cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest.
+    reward: a process reward against the exact value, labels of steps by two methods at equal quality, and two rewards
+    as guides."""
     checkpoint: Path | None = None
-    """search: run directory or checkpoint of clew's; left out, a model with random weights."""
+    """search, reward: run directory or checkpoint of clew's; left out, for search a model with random weights."""
+    process_reward: Path | None = None
+    """reward: run directory of a process reward for 5-number Countdown, to compare as a guide."""
+    outcome_reward: Path | None = None
+    """reward: run directory of an outcome reward for the same."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""
     threads: int = 2
@@ -53,6 +60,7 @@ def main(config: BenchConfig) -> int:
 
     from clew.data.environment import describe_environment
     from clew.data.files import jsonable, write_json_atomically
+    from clew.recipes.bench_reward import measure_reward
     from clew.recipes.bench_rollout import measure_rollout
     from clew.recipes.bench_search import measure_search
     from clew.recipes.bench_train import measure_train
@@ -65,6 +73,13 @@ def main(config: BenchConfig) -> int:
             measured = measure_train(repeats=config.repeats, seed=config.seed)
         case "search":
             measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
+        case "reward":
+            measured = measure_reward(
+                checkpoint=config.checkpoint,
+                seed=config.seed,
+                process=config.process_reward,
+                outcome=config.outcome_reward,
+            )
     results = {
         config.what: measured,
         "repeats": config.repeats,
@@ -121,9 +136,16 @@ def _check(config: BenchConfig) -> None:
     for name in ("repeats", "threads"):
         if getattr(config, name) < 1:
             raise InvalidValue(f"--{name}", getattr(config, name), "an integer of at least 1", "raise it")
-    if config.checkpoint is not None and config.what != "search":
+    if config.checkpoint is not None and config.what not in ("search", "reward"):
         accepted = "no checkpoint, because speed does not depend on what weights have learnt"
         raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")
+    for name in ("process_reward", "outcome_reward"):
+        if getattr(config, name) is not None and config.what != "reward":
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidValue(option, str(getattr(config, name)), "only with clew bench reward", "leave it out")
+    if (config.process_reward is None) != (config.outcome_reward is None):
+        accepted = "both --process-reward and --outcome-reward, or neither"
+        raise InvalidValue("one of two rewards to compare", "alone", accepted, "give the other, or leave it out")
     if config.out is None:
         return
     given, accepted = f"--out {config.out}", "a new file in a directory that exists"

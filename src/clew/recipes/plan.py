@@ -48,7 +48,7 @@ class PlanConfig:
     guidance: str = "mean-logprob"
     """What guides those of them that take a guide."""
     guide: Path | None = None
-    """Run directory or checkpoint of the reward model, for the guidance process-reward."""
+    """Run directory or checkpoint of the reward model, for process-reward and learned-reward (of any kind)."""
     budgets: tuple[int, ...] = (512, 2048)
     """Ceilings in tokens a problem."""
     pilot: int = 4

@@ -65,9 +65,9 @@ class SearchConfig:
     """File of `clew plan`, instead of --strategy: a few samples predict how hard a problem is, the plan says what to do
     for --budget-tokens."""
     guidance: str | None = None
-    """What rates candidates: verifier, mean-logprob, process-reward, ... Left out, it is the strategy's own."""
+    """What rates candidates: verifier, mean-logprob, learned-reward, ... Left out, it is the strategy's own."""
     guide: Path | None = None
-    """Run directory or checkpoint of the reward model, for the guidance process-reward."""
+    """Run directory or checkpoint of the reward model, for process-reward and learned-reward (of any kind)."""
     budget_tokens: int | None = None
     """Most tokens a problem, sampled, read and scored."""
     budget_calls: int | None = None
@@ -278,19 +278,27 @@ def guides(learned: Path | None = None) -> dict[str, Guidance]:
 
         return ExactCountdownValue(task=source.task, policy=source.policy)
 
-    def process_reward(source: GuideSource) -> Scorer:
+    def learned_reward(source: GuideSource) -> Scorer:
         from clew.data.checkpoint_files import resolve_checkpoint
-        from clew.reward.process import load_process_reward
+        from clew.reward.load import load_reward
 
         if learned is None:
             accepted = "the run directory of a reward model"
             raise InvalidValue("--guide", None, accepted, "train one: clew reward train --checkpoint RUN --out RUN")
-        return load_process_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
+        return load_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
+
+    def process_reward(source: GuideSource) -> Scorer:
+        scorer = learned_reward(source)
+        if scorer.name != "process-reward":
+            accepted = "a process reward"
+            raise InvalidValue("--guide", f"a checkpoint of {scorer.name}", accepted, "use --guidance learned-reward")
+        return scorer
 
     return {
         **GUIDANCE,
         "exact-value": Guidance(make=exact_value),
         "process-reward": Guidance(make=process_reward),
+        "learned-reward": Guidance(make=learned_reward),
     }
 
 
