@@ -90,6 +90,23 @@ def test_what_takes_too_long_is_killed_in_time_and_the_next_call_works(how):
         assert killable.call("fine") == "fine"
 
 
+def test_a_limit_on_what_is_computed_leaves_out_what_is_waited_for():
+    with Killable(functions.misbehave, seconds=60, cpu_seconds=0.2) as killable:
+        assert killable.call("nap") == "rested"
+        with pytest.raises(CallTimedOut, match=r"0\.2 of them computed"):
+            killable.call("spin")
+        assert killable.call("fine") == "fine"
+
+
+def test_the_warm_up_is_called_first_without_limits_in_every_new_process():
+    with Killable(functions.count, cpu_seconds=5, warm_up=()) as killable:
+        assert (killable.call(), killable.call()) == (2, 3)
+        killable.close()
+        assert killable.call() == 2
+    with pytest.raises(CannotStart, match="ZeroDivisionError"):
+        Killable(functions.misbehave, warm_up=("raise",)).call("fine")
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [

@@ -63,16 +63,30 @@ class Killable:
     child of its own. The child ends with `close`, with the object, and with the interpreter.
     """
 
-    def __init__(self, function: Callable[..., Any], *, seconds: float = 5.0, memory_mib: int = 1024) -> None:
-        if not 0 < seconds <= 86400:
-            raise InvalidValue("seconds", seconds, "a number above 0, up to a day", "give the longest a call may take")
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        seconds: float = 5.0,
+        cpu_seconds: float | None = None,
+        memory_mib: int = 1024,
+        warm_up: tuple[Any, ...] | None = None,
+    ) -> None:
+        """Limits of a call: `seconds` on the clock, and of `cpu_seconds` computed, which do not depend on what else the
+        machine does. A new process is first called with `warm_up`, without limits, for what the function loads lazily.
+        """
+        for limit in (seconds, seconds if cpu_seconds is None else cpu_seconds):
+            if not 0 < limit <= 86400:
+                advice = "give the longest a call may take"
+                raise InvalidValue("seconds", limit, "a number above 0, up to a day", advice)
         if memory_mib < 64:
             raise InvalidValue("memory_mib", memory_mib, "at least 64 MiB", "an interpreter alone needs half of that")
         self.module, self.name = function.__module__, function.__qualname__
         if self.module == "__main__" or "<" in self.name:
             accepted = "a function at the top of an importable module"
             raise InvalidValue("function", f"{self.module}.{self.name}", accepted, "move it into a module")
-        self.seconds, self.memory_mib = seconds, memory_mib
+        self.seconds, self.cpu_seconds, self.memory_mib = seconds, cpu_seconds, memory_mib
+        self._warm_up = warm_up
         self._lock = threading.Lock()
         self._child: _Child | None = None
 
@@ -87,10 +101,11 @@ class Killable:
             reply = child.ask(data, self.seconds)
         except TimeoutError:
             self._drop()
-            accepted = f"calls of at most {self.seconds:g} seconds"
-            raise CallTimedOut(f"{self.name} did not end", accepted, "raise the limit, or leave it unscored") from None
+            raise self._timed_out() from None
         except (OSError, EOFError, ValueError) as error:
             status = self._drop(patience=_LAST_WORDS_SECONDS)
+            if status == -signal.SIGPROF:
+                raise self._timed_out() from None
             advice = "leave it unscored, or report what it was called with"
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             given = f"the process of {self.name} ended ({how}) within a call"
@@ -102,6 +117,11 @@ class Killable:
             raise CallCrashed(f"{self.name} raised {reply['failed']}", within, "leave it unscored")
         return reply["result"]
 
+    def _timed_out(self) -> CallTimedOut:
+        computed = f", {self.cpu_seconds:g} of them computed" if self.cpu_seconds is not None else ""
+        accepted = f"calls of at most {self.seconds:g} seconds{computed}"
+        return CallTimedOut(f"{self.name} did not end", accepted, "raise the limit, or leave it unscored")
+
     def _running(self) -> _Child:
         if self._child is not None and self._child.owner != os.getpid():
             self._child.forget()
@@ -112,6 +132,8 @@ class Killable:
                 "module": self.module,
                 "name": self.name,
                 "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds or 0.0,
+                "warm_up": self._warm_up,
                 "memory": self.memory_mib << 20,
             }
             self._child = _Child()
@@ -196,7 +218,7 @@ class _Child:
         """Kill the process, if it has not ended within `patience` seconds; the status it ended with."""
         deadline = time.monotonic() + patience
         # Not `wait`: until it is reaped, its number is its own and the group can be killed by it.
-        while not os.waitid(os.P_PID, self._process.pid, _ENDED) and time.monotonic() < deadline:
+        while self._end.alive and not os.waitid(os.P_PID, self._process.pid, _ENDED) and time.monotonic() < deadline:
             time.sleep(0.002)
         self._end()
         return self._process.returncode or 0

@@ -38,17 +38,21 @@ def main() -> None:
         function: Any = importlib.import_module(opening["module"])
         for part in opening["name"].split("."):
             function = getattr(function, part)
+        if opening["warm_up"] is not None:
+            function(*opening["warm_up"])
     except BaseException as error:  # noqa: BLE001  told to the parent, which raises
         _send(connection, {"failed": _told(error)})
         return
     _send(connection, {"ready": True})
     while (arguments := _receive(connection)) is not None:
-        _send(connection, _answer(function, arguments, opening["seconds"], opening["memory"]))
+        _send(connection, _answer(function, arguments, opening))
 
 
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, memory: int) -> dict[str, Any]:
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], opening: dict[str, Any]) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, 2 * seconds + _GRACE)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 2 * opening["seconds"] + _GRACE)
+    signal.setitimer(signal.ITIMER_PROF, opening["cpu_seconds"])
     try:
         reply = {"result": function(*arguments)}
         json.dumps(reply)
@@ -56,7 +60,8 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], seconds: f
         reply = {"failed": _told(error), "memory": isinstance(error, MemoryError)}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-    reply["full"] = _address_space() > memory // 2
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+    reply["full"] = _address_space() > opening["memory"] // 2
     return reply
 
 
