@@ -64,12 +64,12 @@ def start_isolated(warden: Sequence[str], descriptor: int) -> subprocess.Popen[b
     kernel, root outside is root inside, whom no limit on processes binds.) Otherwise programs run as the present
     user without any capability.
     """
-    bwrap, root = find_bubblewrap(), os.geteuid() == 0
+    bwrap, root, walls = find_bubblewrap(), os.geteuid() == 0, _walls()
     info_read, info_write = os.pipe()
     block_read, block_write = os.pipe()
     extra = ["--info-fd", str(info_write), "--userns-block-fd", str(block_read)] if root else []
     user = "0" if root else str(NOBODY)
-    command = [bwrap, *_walls(), "--uid", user, "--gid", user, *extra, *warden]
+    command = [bwrap, *walls, "--uid", user, "--gid", user, *extra, *warden]
     try:
         process = subprocess.Popen(
             command,

@@ -75,7 +75,10 @@ class _Canaries:
         """What was reached, in words."""
         for listener in self.listening:
             with suppress(BlockingIOError):
-                listener.recv(64) if listener.type == socket.SOCK_DGRAM else listener.accept()
+                if listener.type == socket.SOCK_DGRAM:
+                    listener.recv(64)
+                else:
+                    listener.accept()[0].close()
                 yield "a socket outside was reached"
         if sorted(path.name for path in self.directory.iterdir()) != ["secret", "socket"]:
             yield "the directory outside was changed"

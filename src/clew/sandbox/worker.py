@@ -125,13 +125,18 @@ def _start(isolation: Isolation) -> Worker:
     ours, theirs = socket.socketpair()
     layers = ["filter-calls"] if isolation.filter_calls else []
     directory = None
-    with theirs:
+    try:
         if isolation.dangerously_without_isolation:
             directory = tempfile.mkdtemp(prefix="clew-unsafe-")
             process = start_dangerously(warden_command(theirs.fileno(), ()), theirs.fileno(), directory)
         else:
             layers += ["isolated", *(["switch-user"] if os.geteuid() == 0 else [])]
             process = start_isolated(warden_command(theirs.fileno(), layers), theirs.fileno())
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     worker = Worker(process, ours, directory)
     if not select.select([ours], [], [], START_S)[0] or ours.recv(1) != b"R":
         assert process.stderr is not None

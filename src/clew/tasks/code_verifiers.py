@@ -107,7 +107,7 @@ class StandardStreams:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestedFunction:
+class FunctionUnderTest:
     """Right only if the tests of a function pass (`clew.sandbox.functions` says why nothing else passes them)."""
 
     settings: CodeSettings = CodeSettings()
