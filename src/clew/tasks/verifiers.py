@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clew.core.errors import UnknownName
 from clew.core.types import Verdict
+from clew.tasks.code_verifiers import FunctionUnderTest, StandardStreams
 from clew.tasks.exact_answer import Choice, Exact
 from clew.tasks.math_answer import Math
 from clew.tasks.number_verifier import Numbers
@@ -30,8 +31,10 @@ class AnswerVerifier(Protocol):
 VERIFIERS: dict[str, AnswerVerifier] = {
     "choice": Choice(),
     "exact": Exact(),
+    "function": FunctionUnderTest(),
     "math": Math(),
     "numbers": Numbers(),
+    "stdio": StandardStreams(),
 }
 
 
