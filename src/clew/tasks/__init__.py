@@ -14,6 +14,7 @@ from clew.core.task import Task
 from clew.core.types import Problem
 from clew.tasks.arithmetic import Arithmetic
 from clew.tasks.countdown import Countdown
+from clew.tasks.dataset import FileTask, file_task
 from clew.tasks.humaneval import HumanEval
 from clew.tasks.maze import Maze
 from clew.tasks.noisy import noisy_task
@@ -32,6 +33,7 @@ class AnyTask(Task, Protocol):
 _MAKERS: dict[str, Callable[[str], AnyTask]] = {
     "arithmetic": partial(with_settings, Arithmetic),
     "countdown": partial(with_settings, Countdown),
+    "file": file_task,
     "humaneval": partial(with_settings, HumanEval),
     "maze": partial(with_settings, Maze),
     "noisy": noisy_task,
@@ -56,4 +58,4 @@ def make_task(spec: str) -> AnyTask:
     return _MAKERS[name](settings)
 
 
-__all__ = ["TASK_NAMES", "AnyTask", "Arithmetic", "Countdown", "Maze", "make_task"]
+__all__ = ["TASK_NAMES", "AnyTask", "Arithmetic", "Countdown", "FileTask", "Maze", "make_task"]
