@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from clew.sandbox import siege
 from clew.sandbox.errors import SandboxBroken, SandboxUnavailable
 from clew.sandbox.functions import FunctionTests
 from clew.sandbox.limits import Limits
@@ -48,13 +51,35 @@ def test_a_sandbox_that_dies_during_a_check_leaves_it_unscored(pool, limits):
     assert pool.run("print(1)", "", limits).stdout == b"1\n"
 
 
-def _children_of_bubblewrap() -> list[int]:
-    from clew.sandbox.siege import _own_processes
+def test_sandboxes_and_programs_end_with_the_process_that_started_them(pool):
+    program = "import time\nwhile True: time.sleep(0.01)"
+    host = "from clew.sandbox.pool import Pool\nfrom clew.sandbox.limits import Limits\n"
+    host += f"Pool().run({program!r}, '', Limits(wall_s=100.0))"
+    before = siege._own_processes()
+    killed = subprocess.Popen([sys.executable, "-c", host], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        for _ in range(100):
+            time.sleep(0.1)
+            started = siege._own_processes() - before - {killed.pid}
+            if len(started) >= 4:  # Two of bubblewrap's, the keeper and the program.
+                break
+        assert len(started) >= 4
+    finally:
+        killed.kill()
+        killed.wait()
+    for _ in range(50):
+        left = [pid for pid in started if siege._command(pid)]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert left == []
 
+
+def _children_of_bubblewrap() -> list[int]:
     for _ in range(100):
         time.sleep(0.05)
         found = []
-        for pid in _own_processes():
+        for pid in siege._own_processes():
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     words = file.read().split(b"\0")

@@ -16,7 +16,7 @@ from clew.sandbox.errors import SandboxBroken
 from clew.sandbox.limits import Limits
 from clew.sandbox.worker import Session
 
-GRACE_S = 5.0
+GRACE_S = 10.0
 """How much longer than the limit the host waits for a keeper, which kills at the limit."""
 _CHUNK = 65536
 _LONGEST_END = 4096
@@ -68,7 +68,7 @@ class Exchange:
     @property
     def over(self) -> bool:
         """It ended and all it wrote was read, or it wrote too much."""
-        return self.flooded or (self.end is not None and {self.session.stdout, self.session.stderr} <= self._closed)
+        return self.flooded or self.end is not None
 
     def line(self) -> bytes | None:
         """Take the next whole line of its standard output, without the line's end; None if there is none yet."""
@@ -100,6 +100,8 @@ class Exchange:
 
     def ready(self, descriptor: int) -> None:
         """Read or write what one descriptor is ready for; raises `SandboxBroken` if the keeper is gone."""
+        if descriptor in self._closed:
+            return  # By the end of the program, a moment ago.
         if descriptor == self.session.control.fileno():
             self._read_end()
         elif descriptor == self.session.stdin:
@@ -117,6 +119,14 @@ class Exchange:
         if len(into) > self.limits.output_kib * 1024:
             self.flooded = True
 
+    def _read_the_rest(self) -> None:
+        """Nobody writes any more, so what is there is all. (A program can leave its end of a pipe open for ever, in a
+        message that nobody receives: the end of the pipe is not waited for.)"""
+        for descriptor, into in ((self.session.stdout, self.out), (self.session.stderr, self.err)):
+            with suppress(BlockingIOError):
+                while descriptor not in self._closed and not self.flooded:
+                    self._read(descriptor, into)
+
     def _feed(self) -> None:
         try:
             del self.to_send[: os.write(self.session.stdin, self.to_send[:_CHUNK])]
@@ -131,6 +141,7 @@ class Exchange:
                 self._told += part
                 with suppress(json.JSONDecodeError):
                     self.end = End(**json.loads(self._told))
+                    self._read_the_rest()
                 return
         raise SandboxBroken("the sandbox ended without saying how the program had ended")
 
@@ -150,4 +161,5 @@ def pump(exchanges: Sequence[Exchange], done: Callable[[], bool], deadline: floa
         if not ready:
             raise SandboxBroken("the sandbox did not end the program in time")
         for key, _ in ready:
-            key.data.ready(key.fd)
+            with suppress(BlockingIOError):  # The end of a program emptied a stream that was ready with it.
+                key.data.ready(key.fd)

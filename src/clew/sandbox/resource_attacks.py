@@ -163,6 +163,14 @@ FILES: tuple[Attack, ...] = (
 )
 
 OUTPUT: tuple[Attack, ...] = (
+    script(
+        "keep its output open in a message to nobody",
+        BOUNDED,
+        "a, b = socket.socketpair()\n"
+        "socket.send_fds(a, [b'x'], [1, 2, a.fileno(), b.fileno()])\n"
+        "socket.send_fds(b, [b'x'], [1, 2, a.fileno(), b.fileno()])\n"
+        "os.closerange(0, 64)\nos._exit(0)",
+    ),
     script("flood standard output", BOUNDED, "while True: os.write(1, b'x' * 65536)"),
     script("flood standard error", BOUNDED, "while True: os.write(2, b'x\\n' * 32768)"),
     script("write control characters as its last words", BOUNDED, "sys.exit('\\x1b]0;owned\\x07\\x1b[2J' * 99)"),

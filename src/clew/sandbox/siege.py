@@ -26,7 +26,7 @@ from clew.sandbox.programs import Ran
 from clew.sandbox.worker import Isolation
 
 LIMITS = Limits(cpu_s=2, wall_s=3.0, memory_mib=256, threads=4, files_mib=8, output_kib=512)
-_SLACK_S = 8.0
+_SLACK_S = 12.0
 _OTHER_MIB = 256
 """Memory of warm interpreters, files and pipes."""
 _NEXT = (

@@ -77,6 +77,8 @@ class Worker:
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         given = [theirs.fileno(), stdin[0], stdout[1], stderr[1]]
         session = Session(ours, stdin[1], stdout[0], stderr[0])
+        ours.settimeout(START_S)
+        self.host.settimeout(START_S)
         try:
             socket.send_fds(self.host, [b"G"], given)
             sent = json.dumps({**job, "limits": asdict(limits)}).encode()
