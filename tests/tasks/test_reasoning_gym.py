@@ -30,7 +30,7 @@ def judged(task: ReasoningGym, place: dict[str, object], answer: str):
 
 
 def test_every_task_has_a_name_and_every_exception_a_task() -> None:
-    names = module._names()
+    names = module.task_names()
     assert len(names) == 106
     assert set(STRICTER) | set(NOT_POSED) | set(NO_GOLD) <= set(names)
     assert all(rule.reason for rule in STRICTER.values())
@@ -39,7 +39,7 @@ def test_every_task_has_a_name_and_every_exception_a_task() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(106))
 def test_gold_is_right_and_attacks_are_not(number: int) -> None:
-    name = module._names()[number]
+    name = module.task_names()[number]
     task = reasoning_gym_task(spec_of(name))
     problems = task.problems("validation", 5, seed=1)
     assert len({problem.id for problem in problems}) == 5

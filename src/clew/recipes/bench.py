@@ -21,18 +21,19 @@ clew bench rollout --json --out benchmarks/results/rollout.json
 clew bench train --repeats 3 --threads 1
 clew bench search --checkpoint runs/first --json
 clew bench reward --checkpoint runs/first --json
+clew bench verify --json
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """Measure rollouts against generate of transformers, an RL step against GRPOTrainer of TRL, trees, rewards."""
+    """Measure rollouts against generate of transformers, RL steps against TRL, trees, rewards, verifiers."""
 
-    what: tyro.conf.Positional[Literal["rollout", "train", "search", "reward"]]
+    what: tyro.conf.Positional[Literal["rollout", "train", "search", "reward", "verify"]]
     """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
     cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest.
     reward: a process reward against the exact value, labels of steps by two methods at equal quality, and two rewards
-    as guides."""
+    as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second."""
     checkpoint: Path | None = None
     """search, reward: run directory or checkpoint of clew's; left out, for search a model with random weights."""
     process_reward: Path | None = None
@@ -64,6 +65,7 @@ def main(config: BenchConfig) -> int:
     from clew.recipes.bench_rollout import measure_rollout
     from clew.recipes.bench_search import measure_search
     from clew.recipes.bench_train import measure_train
+    from clew.recipes.bench_verify import measure_verify
 
     torch.set_num_threads(config.threads)
     match config.what:
@@ -73,6 +75,8 @@ def main(config: BenchConfig) -> int:
             measured = measure_train(repeats=config.repeats, seed=config.seed)
         case "search":
             measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
+        case "verify":
+            measured = measure_verify(repeats=config.repeats, seed=config.seed)
         case "reward":
             measured = measure_reward(
                 checkpoint=config.checkpoint,

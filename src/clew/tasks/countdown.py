@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
@@ -17,7 +18,7 @@ from clew.core.types import Message, Outcome, Problem, Verdict
 from clew.tasks.answer import extract_answer
 from clew.tasks.countdown_solver import find_solution, reachable_integers, reachable_whole, solutions
 from clew.tasks.drawing import draw_distinct, too_few
-from clew.tasks.expression import Node, canonical, evaluate, leaves, read
+from clew.tasks.expression import Reading, read
 
 INSTRUCTIONS = (
     "Combine all the given numbers, each exactly once, with + - * / and brackets so that they make the target. "
@@ -120,19 +121,17 @@ class Countdown:
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Right only for an expression over exactly the given numbers whose exact value is the target."""
-        node = read(extract_answer(text))
-        if isinstance(node, str):
-            return Verdict(Outcome.WRONG, 0.0, None, f"not an expression: {node}")
-        fault = _fault(node, problem.metadata["numbers"], problem.metadata["target"])
-        answer = canonical(node)
-        if fault:
-            return Verdict(Outcome.WRONG, 0.0, answer, fault)
-        return Verdict(Outcome.RIGHT, 1.0, answer, f"equals {problem.metadata['target']}")
+        reading, target = read(extract_answer(text)), problem.metadata["target"]
+        if isinstance(reading, str):
+            return Verdict(Outcome.WRONG, 0.0, None, f"not an expression: {reading}")
+        if fault := _fault(reading, problem.metadata["numbers"], target):
+            return Verdict(Outcome.WRONG, 0.0, reading.canonical, fault)
+        return Verdict(Outcome.RIGHT, 1.0, reading.canonical, f"equals {target}")
 
     def extract(self, text: str) -> str | None:
         """The expression that `text` answers with, in canonical form, unjudged."""
-        node = read(extract_answer(text))
-        return None if isinstance(node, str) else canonical(node)
+        reading = read(extract_answer(text))
+        return None if isinstance(reading, str) else reading.canonical
 
     def gold(self, problem: Problem) -> str:
         """A right answer, the shortest for up to five numbers; raises `InvalidValue` if the problem has none."""
@@ -168,9 +167,18 @@ def _question(problem: Problem) -> Question:
     return Question(tuple(sorted(problem.metadata["numbers"])), problem.metadata["target"])
 
 
-def _fault(node: Node, numbers: list[int], target: int) -> str:
+def _fault(reading: Reading, numbers: list[int], target: int) -> str:
     """Why the expression is not a solution, in a few words; empty if it is one."""
-    used, given = Counter(leaves(node)), Counter(numbers)
+    if list(reading.numbers) != sorted(numbers):
+        return _misuse(reading.numbers, numbers)
+    if reading.value is None:
+        return "divides by zero"
+    return "" if reading.value == target else f"equals {reading.value}, not {target}"
+
+
+def _misuse(numbers: Sequence[int], allowed: Sequence[int]) -> str:
+    """Which of the numbers used is not given, used too often or too rarely, in a few words."""
+    used, given = Counter(numbers), Counter(allowed)
     for number, times in used.items():
         if number not in given:
             return f"uses {_clip(number)}, which is not given"
@@ -181,10 +189,7 @@ def _fault(node: Node, numbers: list[int], target: int) -> str:
             return f"does not use {number}"
         if used[number] < times:
             return f"uses {number} {_times(used[number])}, not {_times(times)}"
-    value = evaluate(node)
-    if value is None:
-        return "divides by zero"
-    return "" if value == target else f"equals {value}, not {target}"
+    raise AssertionError("the numbers differ")
 
 
 def _times(times: int) -> str:

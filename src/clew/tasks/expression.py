@@ -137,10 +137,27 @@ def evaluate(node: Node) -> Fraction | None:
     >>> evaluate(parse("7 / 2 - 3"))
     Fraction(1, 2)
     """
+    ratio = _ratio(node)
+    return None if ratio is None else Fraction(*ratio)
+
+
+def _ratio(node: Node) -> tuple[int, int] | None:
+    """Numerator and denominator, not reduced: several times faster than a `Fraction` at every step."""
     if isinstance(node, Number):
-        return Fraction(node.value)
-    left, right = evaluate(node.left), evaluate(node.right)
-    return None if left is None or right is None else apply(node.op, left, right)
+        return node.value, 1
+    left, right = _ratio(node.left), _ratio(node.right)
+    if left is None or right is None:
+        return None
+    (a, b), (c, d) = left, right
+    match node.op:
+        case "+":
+            return a * d + c * b, b * d
+        case "-":
+            return a * d - c * b, b * d
+        case "*":
+            return a * c, b * d
+        case "/":
+            return (a * d, b * c) if c else None
 
 
 def leaves(node: Node) -> list[int]:
@@ -200,15 +217,25 @@ def canonical(node: Node) -> str:
     return form(node).text
 
 
-def read(text: str) -> Node | str:
-    """The tree of `text`, or in few words why there is none. Cached: policies repeat themselves."""
+class Reading(NamedTuple):
+    """What a verifier wants to know of an expression: its canonical form, its numbers, ascending, and its value."""
+
+    canonical: str
+    numbers: tuple[int, ...]
+    value: Fraction | None
+    """None if some division is by zero."""
+
+
+def read(text: str) -> Reading | str:
+    """The expression in `text`, or in few words why there is none. Cached: policies repeat themselves."""
     # Checked here too, so that the cache never holds on to a long text.
     return TOO_LONG if len(text) > MAX_LENGTH else _read(text)
 
 
 @lru_cache(maxsize=1 << 14)
-def _read(text: str) -> Node | str:
+def _read(text: str) -> Reading | str:
     try:
-        return parse(text)
+        node = parse(text)
     except NotAnExpression as error:
         return str(error)
+    return Reading(canonical(node), tuple(sorted(leaves(node))), evaluate(node))

@@ -74,7 +74,7 @@ class ReasoningGym:
     """Its parameters, as the canonical text of a JSON object."""
 
     def __post_init__(self) -> None:
-        known = _names()
+        known = task_names()
         if self.dataset not in known:
             raise UnknownName("task of reasoning-gym", self.dataset, known)
         defaults = _call("defaults", self.dataset)
@@ -252,7 +252,8 @@ def _made(dataset: str, place: Place) -> Made:
 
 
 @lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
+def task_names() -> tuple[str, ...]:
+    """The names of the tasks of reasoning-gym."""
     return tuple(_call("names"))
 
 
