@@ -24,8 +24,8 @@ def test_there_are_many_and_each_has_a_name():
     assert len(BY_NAME) == len(ATTACKS) >= 40
 
 
-@pytest.mark.parametrize("attack", QUICK[::4], ids=names)
-def test_a_quarter_of_the_quick_attacks_fail(pool, attack):
+@pytest.mark.parametrize("attack", QUICK[::6], ids=names)
+def test_some_of_the_quick_attacks_fail(pool, attack):
     assert besiege(attack, Isolation()).escapes == ()
 
 

@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict, namedtuple
 from enum import IntEnum
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clew.sandbox.inside.values import MAX_DEPTH, Opaque, Unsendable, decode, encode
@@ -47,6 +47,7 @@ def same(a, b) -> bool:
     return True
 
 
+@settings(max_examples=60)
 @given(VALUES)
 def test_plain_values_arrive_as_they_were(value):
     assert same(travelled(value), value)

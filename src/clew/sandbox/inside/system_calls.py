@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from functools import cache
 from typing import NamedTuple
 
 from clew.sandbox.inside.libc import check, libc, void_pointer
@@ -79,6 +80,7 @@ def allowed_calls(machine: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers if number != "-")
 
 
+@cache
 def filter_program(machine: str, several_processes: bool) -> bytes:
     """The filter as instructions of classic BPF, 8 bytes each; raises `KeyError` for a machine without a table."""
     numbers = _MACHINES[machine]
@@ -105,7 +107,7 @@ def filter_program(machine: str, several_processes: bool) -> bytes:
 
 def filter_system_calls(several_processes: bool) -> None:
     """Filter the calls of this process, its threads and its children, for good; raises `OSError` if that fails."""
-    program = filter_program(platform.machine(), several_processes)
+    program = filter_program(platform.machine(), several_processes=several_processes)
     pointer, keep = void_pointer(program)
     described, keep_too = void_pointer(struct.pack("@HP", len(program) // 8, pointer.value or 0))
     check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, described.value or 0, 0, 0))

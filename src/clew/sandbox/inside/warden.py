@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import random
 import re
 import select
@@ -36,7 +37,7 @@ from typing import Any, NoReturn
 
 from clew.sandbox.inside import programs
 from clew.sandbox.inside.confine import become_nobody, hide_memory, new_world, no_new_privileges, set_limits
-from clew.sandbox.inside.system_calls import filter_system_calls
+from clew.sandbox.inside.system_calls import filter_program, filter_system_calls
 
 WARM = (collections, contextlib, decimal, fractions, functools, heapq, itertools, math, random, re, string, typing)
 """What programs import most is imported once, here."""
@@ -64,6 +65,8 @@ def main(arguments: list[str]) -> None:
     sys.path = [path for path in sys.path if "clew" not in path]
     sys.argv = ["program.py"]
     hide_memory()
+    if confinement.filter_calls:
+        filter_program(platform.machine(), several_processes=False)  # Made once, for all that are forked.
     gc.collect()
     gc.freeze()
     host.sendall(b"R")
