@@ -258,6 +258,7 @@ def main(config: ProcessRewardConfig) -> int:
     from clew.models.checkpoint import save_checkpoint
     from clew.recipes.process_measures import measure
     from clew.recipes.stage import check_settings, load_policy, resolved, running
+    from clew.reward.load import RewardCard, write_card
     from clew.tasks import make_task
 
     started = time.perf_counter()
@@ -271,6 +272,7 @@ def main(config: ProcessRewardConfig) -> int:
         model = process_reward(config.settings, policy=policy, task=task, seed=config.seed, stage=stage, kept=kept)
         with run.writing_checkpoint(NAME) as directory:
             save_checkpoint(model, policy.codec.tokenizer, directory)
+            write_card(directory, RewardCard(kind="process", mode=config.settings.mode))
         problems = validation(config.settings, task, config.seed)[1]
         groups = sampled(config.settings, policy, task, problems, config.settings.measured_samples, config.seed, stage)
         examples = labelled(config.settings, groups, policy)
