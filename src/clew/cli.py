@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "reward label": Verb(
         "clew.recipes.reward_label", "reward", "labels of the steps of solutions, for process rewards"
     ),
+    "reward inverse": Verb("clew.recipes.inverse_rl", "reward", "a reward learnt from demonstrations alone"),
     "reward eval": Verb("clew.recipes.reward_eval", "reward", "how good a reward model is on held-out problems"),
     "distill": Verb("clew.recipes.expert_iteration", "learn", "expert iteration: search, keep what is right, clone it"),
     "rl": Verb("clew.recipes.rl", "learn", "group-relative policy gradient over verified samples"),

@@ -213,6 +213,13 @@ class InverseConfig:
     """Print the measures as one JSON object instead of the path of the checkpoint."""
 
 
+CONFIG = InverseConfig
+
+
+def main(config: InverseConfig) -> int:
+    return inverse(config)
+
+
 def inverse(config: InverseConfig) -> int:
     """Run the recipe; the checkpoint is `checkpoints/inverse` of the run."""
     from clew.data.files import jsonable
