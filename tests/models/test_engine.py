@@ -116,15 +116,21 @@ def spy_on_decode(engine: RolloutEngine, monkeypatch: pytest.MonkeyPatch) -> lis
     return rows
 
 
-def test_finished_rows_leave_the_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.15])
+def test_each_step_computes_the_distinct_tokens_of_those_that_go_on(
+    model: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
     monkeypatch.setattr("clew.models.engine.ROWS_WORTH_A_THREAD", 1000)
     engine = RolloutEngine(model, stop_ids=STOPS)
     rows = spy_on_decode(engine, monkeypatch)
-    lengths = [len(s.tokens) for s in engine.sample(MIXED * 20, range(120), Sampling(max_tokens=40))]
-    assert len(rows) == max(lengths) - 1
+    sampling = Sampling(max_tokens=40, temperature=temperature)
+    sampled = engine.sample(MIXED * 20, range(120), sampling)
     for step, count in enumerate(rows, start=1):
-        needed = sum(length > step for length in lengths)
-        assert needed <= count <= needed / 0.8 + 1
+        on = [(c, s.tokens[:step]) for c, s in zip(MIXED * 20, sampled, strict=True) if len(s.tokens) > step]
+        assert count == len(set(on))
+        assert temperature == 1.0 or step > 1 or count < 0.8 * len(on)
+    assert len(rows) == max(len(s.tokens) for s in sampled) - 1
+    assert engine.computed == sum(rows) + sum(map(len, set(MIXED)))
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -75,7 +75,7 @@ def test_softmax_leaves_out_the_padding(columns: int, seed: int, size: float) ->
 def test_a_plain_draw_inverts_the_cumulative_distribution(logits: list[float], uniform: float) -> None:
     uniform = min(uniform, 1 - 2.0**-24)
     tokens, logprobs = np.empty(1, np.int64), np.empty(1, F)
-    kernels.draw_plainly(np.array([logits], F), np.array([uniform], F), tokens, logprobs)
+    kernels.draw_plainly(np.array([logits], F), np.zeros(1, np.int64), np.array([uniform], F), tokens, logprobs)
     probs = np.exp(np.array(logits) - max(logits))
     probs /= probs.sum()
     upto = np.cumsum(probs)

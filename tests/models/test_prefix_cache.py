@@ -144,8 +144,10 @@ def test_ranges() -> None:
 class Growth:
     """A search tree that grows by sampling: states are token paths, and every call is noted."""
 
-    def __init__(self, engine: RolloutEngine, seed: int, prompts: Sequence[Context] = PROMPTS) -> None:
-        self.engine, self.rng = engine, random.Random(seed)
+    def __init__(
+        self, engine: RolloutEngine, seed: int, prompts: Sequence[Context] = PROMPTS, temperature: float = 1.0
+    ) -> None:
+        self.engine, self.rng, self.temperature = engine, random.Random(seed), temperature
         self.states = list(prompts)
         self.calls: list[tuple[Context, int, Sampling, Sampled]] = []
         self.computed: set[Context] = set()
@@ -156,7 +158,7 @@ class Growth:
     def grow(self, rounds: int) -> Growth:
         for _ in range(rounds):
             chosen = [self.rng.choice(self.states) for _ in range(self.rng.randint(1, 6))]
-            sampling = Sampling(max_tokens=self.rng.randint(1, 5))
+            sampling = Sampling(max_tokens=self.rng.randint(1, 5), temperature=self.temperature)
             seeds = [self.rng.randrange(10**9) for _ in chosen]
             self.computed |= {context[: i + 1] for context in chosen for i in range(len(context))}
             for context, seed, s in zip(chosen, seeds, self.engine.sample(chosen, seeds, sampling), strict=True):
@@ -176,42 +178,89 @@ class Growth:
         return [sampled for *_, sampled in self.calls]
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_token_of_a_growing_tree_is_computed_once(model: Any, seed: int) -> None:
-    grown = Growth(RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY), seed).grow(25)
+def test_every_token_of_a_growing_tree_is_computed_once(model: Any, seed: int, temperature: float) -> None:
+    engine = RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY)
+    grown = Growth(engine, seed, temperature=temperature).grow(25)
     prefixes = grown.engine.prefixes
     assert prefixes is not None
-    assert grown.coincidences == 0
-    assert prefixes.counts.computed == len(grown.computed) == len(prefixes)
+    # Samples that draw what others have drawn walk along it, or with them.
+    assert grown.coincidences > 10 if temperature < 1.0 else grown.coincidences == 0
+    assert engine.computed == prefixes.counts.computed == len(grown.computed) == len(prefixes)
     assert (prefixes.counts.reread, prefixes.counts.evicted) == (0, 0)
     assert sum(s.read for s in grown.samples) == prefixes.counts.read
     assert all(s.read + s.cached == len(context) for context, _, _, s in grown.calls)
-    plain = Growth(RolloutEngine(model, stop_ids=STOPS), seed).grow(25)
+    plain = Growth(RolloutEngine(model, stop_ids=STOPS), seed, temperature=temperature).grow(25)
     assert sum(s.read for s in plain.samples) > 5 * prefixes.counts.read
-    assert_same(grown.samples, plain.samples, 1e-5)
+    assert_same(grown.samples, plain.samples, 1e-5 / temperature)
 
 
-def test_a_growing_tree_is_that_of_transformers(model: Any) -> None:
-    grown = Growth(RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY), 9).grow(12)
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_a_growing_tree_is_that_of_transformers(model: Any, temperature: float) -> None:
+    engine = RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY)
+    grown = Growth(engine, 9, temperature=temperature).grow(12)
     expected = [slow_sample(model, context, seed, sampling, STOPS) for context, seed, sampling, _ in grown.calls]
     assert_same(grown.samples, expected, LOGPROB_TOLERANCE)
 
 
-@given(seed=st.integers(0, 10**6), capacity=st.integers(1, 120))
+@given(seed=st.integers(0, 10**6), capacity=st.integers(1, 120), temperature=st.sampled_from([1.0, 0.05]))
 @settings(max_examples=25, deadline=None)
-def test_a_tiny_bound_changes_the_cost_alone(model: Any, seed: int, capacity: int) -> None:
+def test_a_tiny_bound_changes_the_cost_alone(model: Any, seed: int, capacity: int, temperature: float) -> None:
     bounded = RolloutEngine(model, stop_ids=STOPS, cache_bytes=capacity * SHAPE.bytes)
-    grown = Growth(bounded, seed).grow(12)
-    assert_same(grown.samples, Growth(RolloutEngine(model, stop_ids=STOPS), seed).grow(12).samples, 1e-5)
+    grown = Growth(bounded, seed, temperature=temperature).grow(12)
+    plain = Growth(RolloutEngine(model, stop_ids=STOPS), seed, temperature=temperature).grow(12)
+    # Logits are divided by the temperature, and so are the last digits in which they differ.
+    assert_same(grown.samples, plain.samples, 1e-5 / temperature)
     prefixes = bounded.prefixes
     assert prefixes is not None
     assert len(prefixes) <= prefixes.capacity == capacity
     assert prefixes.counts.reread == sum(s.reread for s in grown.samples)
     assert all(s.reread <= s.read for s in grown.samples)
-    # What was computed more than once is what was read again.
-    again = prefixes.counts.reread + grown.coincidences
-    assert prefixes.counts.computed - again == len(grown.computed)
+    # What was computed more than once was read again, or drawn when it was no longer held.
+    again = prefixes.counts.computed - len(grown.computed)
+    assert prefixes.counts.reread <= again <= prefixes.counts.reread + grown.coincidences
+    assert prefixes.counts.computed == bounded.computed
     assert prefixes.counts.reread > 0 or capacity > 40
+
+
+def test_what_is_held_is_walked_and_not_computed(model: Any) -> None:
+    engine = RolloutEngine(model, stop_ids=STOPS, cache_bytes=ROOMY)
+    sampling = Sampling(max_tokens=9, statistics=True)
+    seeds = [3, 4, 3]
+    first = engine.sample([PROMPTS[0]] * 3, seeds, sampling)
+    before = engine.computed
+    assert before == len(PROMPTS[0]) + len({s.tokens[: i + 1] for s in first for i in range(len(s.tokens) - 1)})
+    again = engine.sample([PROMPTS[0]] * 3, seeds, sampling)
+    assert_same(again, first, 1e-5)
+    for one, other in zip(again, first, strict=True):
+        assert (one.entropies, one.certainties) == (
+            pytest.approx(other.entropies, abs=1e-5),
+            pytest.approx(other.certainties, abs=1e-5),
+        )
+    # The last token of a completion was never computed; nobody needs it, as long as nobody goes on from it.
+    assert engine.computed == before
+    longer = engine.sample([PROMPTS[0]] * 3, seeds, Sampling(max_tokens=12))
+    assert [s.tokens[:9] for s in longer] == [s.tokens for s in first]
+    assert engine.computed - before == len({s.tokens[:i] for s in longer for i in range(9, len(s.tokens))})
+
+
+def test_a_sample_meets_another_that_was_given_what_it_drew(model: Any) -> None:
+    prompt = PROMPTS[0]
+    sampling = Sampling(max_tokens=4)
+    (drawn,) = RolloutEngine(model, stop_ids=()).sample([prompt], [5], sampling)
+    engine = RolloutEngine(model, stop_ids=(), cache_bytes=ROOMY)
+    engine.sample([prompt], [6], Sampling(max_tokens=1))
+    told = prompt + drawn.tokens[:1]
+    sampled = engine.sample([prompt, told], [5, 7], sampling)
+    assert sampled[0].tokens == drawn.tokens
+    assert [(s.read, s.cached) for s in sampled] == [(0, 9), (1, 9)]
+    prefixes = engine.prefixes
+    assert prefixes is not None
+    # The first token that the one drew is the last of the other's context: it is computed once, and counts as read.
+    paths = {context + s.tokens[:i] for context, s in zip([prompt, told], sampled, strict=True) for i in range(4)}
+    assert engine.computed == len(prompt) - 1 + len(paths) == prefixes.counts.computed
+    assert prefixes.counts.read == len(told)
 
 
 def test_siblings_share_one_reading_and_the_first_pays(model: Any) -> None:

@@ -70,3 +70,32 @@ def keep_columns(keys, values, rows, columns, layer, kept, slots):
                 kept[slot, layer, 0, kv, i] = keys[row, kv, i, column]
             for i in range(width):
                 kept[slot, layer, 1, kv, i] = values[row, kv, column, i]
+
+
+@compiled
+def copy_columns(keys, values, rows, columns, new_keys, new_values, new_rows, new_columns, counts):
+    """Copy `counts` [n] columns from `rows` and `columns` [n] of `keys` and `values` to `new_rows` and `new_columns`
+    [n] of `new_keys` and `new_values`, which may be the same arrays if no row is both copied and overwritten.
+    """
+    kv_heads, width = keys.shape[1:3]
+    for n in range(rows.size):
+        row, new_row = rows[n], new_rows[n]
+        first, new_first, count = columns[n], new_columns[n], counts[n]
+        for kv in range(kv_heads):
+            for i in range(width):
+                new_keys[new_row, kv, i, new_first : new_first + count] = keys[row, kv, i, first : first + count]
+            new_values[new_row, kv, new_first : new_first + count] = values[row, kv, first : first + count]
+
+
+@compiled
+def trace(edges, vocabulary, ends, lengths, found):
+    """Write the paths of `lengths` [n] that end with the slots `ends` [n] one after another to `found`: the slot above
+    one is its `edges` [slots] divided by `vocabulary`.
+    """
+    stop = 0
+    for n in range(ends.size):
+        slot = ends[n]
+        stop += lengths[n]
+        for place in range(stop - 1, stop - lengths[n] - 1, -1):
+            found[place] = slot
+            slot = edges[slot] // vocabulary

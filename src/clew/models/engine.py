@@ -1,9 +1,9 @@
 """The rollout engine: batched decoding of a small Qwen3 with a preallocated KV cache.
 
-A context that several samples share is read once, finished rows leave the batch, and every sample
-draws from its own random stream. Rows are aligned at the right end of their contexts, so that all
-of them write the same cache column in the same step. With a prefix cache, what was read or written
-in earlier calls is not computed again.
+A context that several samples share is read once, what they write is computed once for as long as they
+draw the same tokens, finished samples leave the batch, and each draws from its own random stream. Rows are
+aligned at the right end of their contexts, so that all of them write the same cache column in the same
+step. With a prefix cache, what was read or written in earlier calls is not computed again.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from torch import Tensor
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
 from clew.models import kernels
+from clew.models.branches import Branches, Keeper
 from clew.models.incremental import IncrementalForward, RowCache
 from clew.models.prefix_cache import PrefixCache
 from clew.models.reading import Context, Reader
 from clew.models.side_by_side import on_one_thread, side_by_side
-from clew.models.written import Keeper, Sampled, Written
+from clew.models.walking import begin
+from clew.models.written import Sampled, Written
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
-
-
-KEEP_FINISHED = 0.85
-"""Rows are copied together when fewer than this share of them is still being written: copying has its price too."""
 
 
 ROWS_WORTH_A_THREAD = 24
@@ -64,6 +62,11 @@ class RolloutEngine:
         self._continues = np.array([token not in self.stop_ids for token in range(model.config.vocab_size)])
         self.remember(cache_bytes)
 
+    @property
+    def computed(self) -> int:
+        """Tokens that the model computed so far, those of contexts and those of completions."""
+        return self._forward.computed
+
     def refresh(self) -> None:
         """Copy the model's present weights; what the prefix cache holds came from the old ones and is dropped."""
         self._forward.refresh()
@@ -94,10 +97,7 @@ class RolloutEngine:
                 [contexts[row] for row in rows], [seeds[row] for row in rows], sampling, continues
             )
 
-        sampled = self._divided(contexts, work)
-        if self.prefixes is not None:
-            self.prefixes.count(sampled, decoded=sum(len(s.tokens) - 1 for s in sampled))
-        return sampled
+        return self._divided(contexts, work)
 
     def next_logprobs(self, contexts: Contexts, tokens: Sequence[int]) -> list[Scored]:
         """Log-probabilities of each of `tokens` as the next one after each of `contexts`, at temperature 1."""
@@ -141,10 +141,9 @@ class RolloutEngine:
     def _divided(self, contexts: Contexts, work: Callable[[list[int]], list[Answer]]) -> list[Answer]:
         """`work` of the rows, divided among threads: an answer does not depend on the place of its row."""
         order = list(range(len(contexts)))
-        if self.prefixes is not None:
-            # Rows of one context become neighbours, so that one thread has them all and reads the context once.
-            first: dict[tuple[int, ...], int] = {}
-            order.sort(key=lambda row: first.setdefault(contexts[row], row))
+        # Rows of one context become neighbours, so that one thread has them all and computes what they share once.
+        first: dict[tuple[int, ...], int] = {}
+        order.sort(key=lambda row: first.setdefault(contexts[row], row))
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), self.max_rows):
             rows = order[start : start + self.max_rows]
@@ -192,35 +191,48 @@ class RolloutEngine:
         self, contexts: Contexts, seeds: Sequence[int], sampling: Sampling, continues: NDArray[np.bool_]
     ) -> list[Sampled]:
         distinct = {context: index for index, context in enumerate(dict.fromkeys(contexts))}
-        owner = np.array([distinct[context] for context in contexts])
-        width, shared = max(map(len, distinct)), len(distinct) < len(contexts)
-        capacity = width + sampling.max_tokens
-        readings, cache, hidden = self._read(list(distinct), width if shared else capacity)
-        if shared:
-            cache, hidden = cache.rows(owner, width, capacity), hidden[owner]
-        readings = [readings[index] for index in owner]
+        owners = np.array([distinct[context] for context in contexts])
+        readings = [Context(context) for context in distinct]
         written = Written(seeds, sampling, continues)
-        keeper = Keeper(self.prefixes, readings, width, written) if self.prefixes is not None else None
-        rows, active = np.arange(len(contexts)), np.ones(len(contexts), np.bool_)
-        scratch = self._forward.scratch(len(contexts))
-        for step in range(sampling.max_tokens):
-            logits = torch.mm(hidden, self._forward.unembedding, out=scratch.logits)
-            drawn = written.draw(step, rows, logits)
-            active &= continues[drawn]
-            alive = np.count_nonzero(active)
-            if alive == 0 or step + 1 == sampling.max_tokens:
-                break
-            if alive <= KEEP_FINISHED * len(rows):
-                if keeper is not None:
-                    keeper.keep(rows[~active], np.flatnonzero(~active), step + 1, cache)
-                cache = cache.rows(np.flatnonzero(active), width + step, capacity)
-                rows, drawn, scratch, active = rows[active], drawn[active], scratch.first(alive), active[active]
-            hidden = self._forward.step(drawn, width + step, cache, scratch)
+        if self.prefixes is None:
+            branches, keeper = self._begin(readings, owners, written), None
+        else:
+            branches, keeper = begin(self._reader, self.prefixes, readings, owners, written)
+        computed = self._decode(branches, keeper, written)
+        sampled = written.collect([readings[index] for index in owners.tolist()])
+        if self.prefixes is not None:
+            self.prefixes.count(sampled, decoded=computed - sum(context.awaits for context in readings))
+        return sampled
+
+    def _begin(self, contexts: list[Context], owners: NDArray[np.int64], written: Written) -> Branches:
+        """Branches of the samples of distinct `contexts`, `owners` [samples], whose first tokens are drawn."""
+        lengths = np.array([len(context.tokens) for context in contexts])
+        width = int(lengths.max())
+        cache = self._forward.new_cache(width - lengths, width + written.sampling.max_tokens, len(owners))
+        hidden = self._reader.read(contexts, cache)
+        order = owners.argsort(kind="stable")
+        branches = Branches(cache, width, order, owners[order], self._forward.shape.vocabulary)
+        branches.divide(*written.draw(order, owners[order], hidden @ self._forward.unembedding))
+        return branches
+
+    def _decode(self, branches: Branches, keeper: Keeper | None, written: Written) -> int:
+        """Let the samples go on to their ends; how many tokens were computed."""
+        computed = 0
+        memory = self._forward.scratch(max(1, len(branches)))
+        while len(branches):
+            if len(branches) > len(memory):
+                memory = self._forward.scratch(len(branches.samples))
+            computed += len(branches)
+            scratch = memory.first(len(branches))
+            hidden = self._forward.step(branches.tokens, branches.column, branches.cache, scratch)
             if keeper is not None:
-                keeper.states[rows, step] = hidden.numpy()
-        if keeper is not None:
-            keeper.keep(rows, np.arange(len(rows)), step + 1, cache)
-        return written.collect(step + 1, readings)
+                keeper.keep(branches, hidden)
+            branches.column += 1
+            logits = torch.mm(hidden, self._forward.unembedding, out=scratch.logits)
+            origins = branches.divide(*written.draw(branches.samples, branches.owners, logits))
+            if keeper is not None:
+                keeper.divide(origins)
+        return computed
 
 
 def _edges(contexts: Contexts, parts: int) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ class _Layer:
 class RowCache(NamedTuple):
     """Of the rows being written, per layer: keys [rows, kv_heads, head_width, capacity] and values [rows, kv_heads,
     capacity, head_width], so that both attention products read them without a transposition; and `padding` [rows], the
-    columns before each row's context.
+    columns before each row's context. The last rows may wait for their first use.
     """
 
     keys: list[Tensor]
@@ -61,16 +62,18 @@ class RowCache(NamedTuple):
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
             column_kernels.keep_columns(keys.numpy(), values.numpy(), rows, columns, layer, prefixes.keys_values, slots)
 
-    def rows(self, owner: NDArray[np.int64], columns: int, capacity: int) -> RowCache:
-        """A new cache whose row i begins with the first `columns` of row owner[i] of this one."""
-        taken = torch.from_numpy(owner)
-        keys, values = [], []
-        for old_keys, old_values in zip(self.keys, self.values, strict=True):
-            keys.append(torch.empty(len(taken), *old_keys.shape[1:3], capacity))
-            keys[-1][..., :columns] = old_keys[taken, :, :, :columns]
-            values.append(torch.empty(len(taken), old_values.shape[1], capacity, old_values.shape[3]))
-            values[-1][:, :, :columns] = old_values[taken, :, :columns]
-        return RowCache(keys, values, self.padding[owner])
+    def copy(self, rows: Slots, stop: int, into: RowCache, new_rows: Slots, new_stop: int) -> None:
+        """Copy `rows` [n] up to column `stop` to `new_rows` [n] of `into`, so that they end at column `new_stop`.
+
+        It may be the same cache if no row is both copied and overwritten.
+        """
+        first = self.padding[rows]
+        counts = stop - first
+        columns = new_stop - counts
+        for keys, values, new_keys, new_values in zip(self.keys, self.values, into.keys, into.values, strict=True):
+            old, new = (keys.numpy(), values.numpy(), rows, first), (new_keys.numpy(), new_values.numpy())
+            column_kernels.copy_columns(*old, *new, new_rows, columns, counts)
+        into.padding[new_rows] = columns
 
 
 class Scratch:
@@ -81,6 +84,7 @@ class Scratch:
         *self.tensors, self.logits = memory
         self.x, self.z, y, queries, mixed, self.gate_up, self.product = (tensor.numpy() for tensor in self.tensors)
         self.scale = np.empty(len(self.x), np.float32)
+        self._smaller: dict[int, Scratch] = {}
         self.y, self.queries, self.mixed = (flat.reshape(len(flat), -1, head_width) for flat in (y, queries, mixed))
 
     def __len__(self) -> int:
@@ -90,7 +94,9 @@ class Scratch:
         """The same memory for fewer tokens."""
         if rows == len(self):
             return self
-        return Scratch([tensor[:rows] for tensor in self._memory], self._head_width)
+        if rows not in self._smaller:
+            self._smaller[rows] = Scratch([tensor[:rows] for tensor in self._memory], self._head_width)
+        return self._smaller[rows]
 
 
 class IncrementalForward:
@@ -110,6 +116,9 @@ class IncrementalForward:
             config.hidden_size,
             config.vocab_size,
         )
+        self.computed = 0
+        """Tokens that went through the layers so far."""
+        self._counting = Lock()
         self.refresh()
 
     @torch.no_grad()
@@ -120,14 +129,15 @@ class IncrementalForward:
         self.unembedding = _folded(core.norm.weight, self._model.lm_head.weight)
         self._layers = [_fuse(layer, *self._rotary, self._heads, self.shape.kv_heads) for layer in core.layers]
 
-    def new_cache(self, padding: NDArray[np.int64], capacity: int) -> RowCache:
-        """Room for `capacity` columns of as many rows as `padding` [rows] has."""
+    def new_cache(self, padding: NDArray[np.int64], capacity: int, rows: int = 0) -> RowCache:
+        """Room for `capacity` columns of as many rows as `padding` [first rows] has, or `rows` if that is more."""
         _, kv_heads, width, _, _ = self.shape
+        padding = np.concatenate([padding, np.zeros(max(0, rows - len(padding)), np.int64)])
         keys = [torch.empty(len(padding), kv_heads, width, capacity) for _ in self._layers]
         values = [torch.empty(len(padding), kv_heads, capacity, width) for _ in self._layers]
         for layer in values:
             # Padding has weight 0 where rows attend in one product, but 0 times what memory happens to hold may be NaN.
-            layer[:, :, : padding.max()] = 0.0
+            layer[:, :, : padding.max(initial=0)] = 0.0
         return RowCache(keys, values, padding)
 
     def scratch(self, tokens: int) -> Scratch:
@@ -151,13 +161,14 @@ class IncrementalForward:
         return self._through_layers(tokens, places, cache, scratch, attend)
 
     def step(self, tokens: NDArray[np.int64], column: int, cache: RowCache, scratch: Scratch) -> Tensor:
-        """`run` for one token in each row, all of them in the same `column`."""
+        """`run` for one token in each of the first rows, all of them in the same `column`."""
         rows, columns = np.arange(len(tokens)), np.full(len(tokens), column)
         if len(tokens) < ROWS_WORTH_A_PRODUCT:
             return self.run(tokens, rows, columns, cache, scratch)
 
         def attend(keys: Tensor, values: Tensor) -> None:
-            self._attend(keys[..., : column + 1], values[:, :, : column + 1], cache.padding, scratch)
+            seen = keys[: len(tokens), ..., : column + 1], values[: len(tokens), :, : column + 1]
+            self._attend(*seen, cache.padding, scratch)
 
         return self._through_layers(tokens, (rows, columns, cache.padding), cache, scratch, attend)
 
@@ -169,6 +180,8 @@ class IncrementalForward:
         scratch: Scratch,
         attend: Callable[[Tensor, Tensor], None],
     ) -> Tensor:
+        with self._counting:
+            self.computed += len(tokens)
         torch.index_select(self._embedding, 0, torch.from_numpy(tokens), out=scratch.tensors[0])
         for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
             torch.mm(self._normed(scratch), layer.qkv, out=scratch.tensors[2])

@@ -183,29 +183,34 @@ def softmax_after(scores, padding):
 
 
 @compiled
-def draw_plainly(logits, uniform, tokens, logprobs):
-    """Draw a token a row from softmax(logits) [rows, vocab]: invert the cumulative distribution at `uniform` [rows].
+def draw_plainly(logits, owners, uniform, tokens, logprobs):
+    """Draw a token each of samples from softmax(logits) [rows, vocab] of its row, `owners` [samples]: invert the
+    cumulative distribution at `uniform` [samples].
 
-    `logits` are overwritten. As in `sampling.draw`, uniform * total never rounds up to the total.
+    Samples of one row are best neighbours. `logits` are overwritten. As in `sampling.draw`, uniform * total never
+    rounds up to the total.
     """
-    rows, vocab = logits.shape
+    vocab = logits.shape[1]
     cumulative = np.empty(vocab, np.float32)
-    for row in range(rows):
-        highest = largest(logits[row])
-        for i in range(vocab):
-            logits[row, i] = logits[row, i] - highest
-        for i in range(vocab):
-            cumulative[i] = exp32(logits[row, i])
-        running = np.float32(0.0)
-        for i in range(vocab):
-            running += cumulative[i]
-            cumulative[i] = running
-        aim = uniform[row] * running
+    row, total = -1, np.float32(0.0)
+    for sample in range(owners.size):
+        if owners[sample] != row:
+            row = owners[sample]
+            highest = largest(logits[row])
+            for i in range(vocab):
+                logits[row, i] = logits[row, i] - highest
+            for i in range(vocab):
+                cumulative[i] = exp32(logits[row, i])
+            total = np.float32(0.0)
+            for i in range(vocab):
+                total += cumulative[i]
+                cumulative[i] = total
+        aim = uniform[sample] * total
         token = 0
         while cumulative[token] <= aim:
             token += 1
-        tokens[row] = token
-        logprobs[row] = logits[row, token] - np.log(running)
+        tokens[sample] = token
+        logprobs[sample] = logits[row, token] - np.log(total)
 
 
 @compiled

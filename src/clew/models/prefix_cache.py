@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clew.core.errors import InvalidValue
+from clew.models import column_kernels
 
 ROOT = 0
 """The slot of the empty path; it holds nothing."""
+NOT_HELD = -1
+"""In the place of a slot."""
 EVICTED_AT_ONCE = 1 / 16
 """Share of the slots that are freed together, because finding the oldest costs a pass over all."""
 
@@ -50,7 +53,8 @@ class Counts:
     read: int = 0
     """Of contexts, computed."""
     decoded: int = 0
-    """Of completions, computed: all but the last, which is read when the completion is continued."""
+    """Of completions, computed. Not the last of each, which is read when the completion is continued, and not those
+    that were held, or that a sibling had computed when they were drawn."""
     served: int = 0
     """Of contexts, not computed, because they were held or read for a sibling."""
     reread: int = 0
@@ -92,6 +96,7 @@ class PrefixCache:
         self.hidden = np.empty((slots, shape.width), dtype=np.float32)
         """[slots, width], normalised."""
         self._edge, self._digest, self._depth, self._used_at = np.zeros((4, slots), dtype=np.int64)
+        self._depth[ROOT] = -1
         self._lock = RLock()
         self._clock = 1
         self._running: list[int] = []
@@ -189,6 +194,62 @@ class PrefixCache:
             digest = int(self._digest[known[-1] if known else at])
             return sum(digest in self._lost for digest in _digests(digest, tokens[len(known) :]))
 
+    def children(self, slots: Slots, tokens: Slots) -> Slots:
+        """The slots of `tokens` [n] after `slots` [n], all in use; `NOT_HELD` where there is none."""
+        with self._lock:
+            found = self._children_at(slots * self.shape.vocabulary + tokens)
+            held = found != NOT_HELD
+            self._used_at[found[held]] = self._times(slots[held])
+            return found
+
+    def extend(self, parents: Slots, tokens: Slots, digests: Sequence[int]) -> tuple[Slots, Slots]:
+        """Put one of `tokens` [n] below each of `parents` [n], in use or `NOT_HELD`: the slots [n], and which are new.
+
+        A slot is `NOT_HELD` where its parent is, or where there is no room; `digests` [n] are those of the new paths.
+        """
+        edges = parents * self.shape.vocabulary + tokens
+        slots = self._children_at(edges)
+        new = np.flatnonzero((parents != NOT_HELD) & (slots == NOT_HELD))
+        new = new[: self._make_room(len(new))]
+        if len(new):
+            taken = np.array([self._free_slot() for _ in new], dtype=np.int64)
+            edges, above = edges[new], parents[new]
+            self._children.update(zip(edges.tolist(), taken.tolist(), strict=True))
+            self._edge[taken], self._depth[taken] = edges, self._depth[above] + 1
+            self._digest[taken] = [digests[place] for place in new.tolist()]
+            self._used_at[taken] = self._times(above)
+            slots[new] = taken
+        if NOT_HELD in slots:
+            self._lost.update(digests[place] for place in np.flatnonzero(slots == NOT_HELD).tolist())
+        return slots, new
+
+    def lengths(self, slots: Slots) -> Slots:
+        """Of the paths that end with `slots`, in tokens."""
+        return self._depth[slots] + 1
+
+    def paths(self, slots: Slots) -> Slots:
+        """The paths that end with `slots`, one after another."""
+        lengths = self.lengths(slots)
+        found = np.empty(lengths.sum(), np.int64)
+        column_kernels.trace(self._edge, self.shape.vocabulary, slots, lengths, found)
+        return found
+
+    def digests(self, slots: Slots) -> list[int]:
+        """Numbers that stand for the tokens on the paths that end with `slots`; of a slot `NOT_HELD`, for nothing."""
+        return self._digest[slots].tolist()
+
+    def digest(self, path: Slots, tokens: Sequence[int]) -> int:
+        """The number of `path` and `tokens` after it."""
+        return list(_digests(int(self._digest[last(path)]), tokens))[-1]
+
+    def _children_at(self, edges: Slots) -> Slots:
+        get = self._children.get
+        return np.array([get(edge, NOT_HELD) for edge in edges.tolist()], dtype=np.int64)
+
+    def _times(self, slots: Slots) -> Slots:
+        """When `slots` were used last; the empty path is always in use. No node may be newer than the one above it."""
+        return np.where(slots == ROOT, self._clock - 1, self._used_at[slots])
+
     def _walk(self, at: int, tokens: Sequence[int]) -> list[int]:
         children, vocabulary = self._children, self.shape.vocabulary
         slots = []
@@ -258,3 +319,8 @@ def _digests(digest: int, tokens: Sequence[int]) -> Iterator[int]:
     for token in tokens:
         digest = hash((digest, token))
         yield digest
+
+
+def digests_after(digests: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Of the paths that go on from those with `digests` with one of `tokens` each."""
+    return [hash(path) for path in zip(digests, tokens, strict=True)]

@@ -31,6 +31,8 @@ class Context:
     """Where the prefix cache holds them, or the beginning of them."""
     read: int = 0
     reread: int = 0
+    awaits: int = 0
+    """Of those read, tokens that are not computed before what is drawn first, but with it."""
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""What the rows of a batch have written so far: tokens, log-probabilities and, where asked for, statistics."""
+"""What the samples of a batch have written so far: tokens, log-probabilities and, where asked for, statistics."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from clew.core.types import Sampling
 from clew.models import kernels
-from clew.models.incremental import RowCache
-from clew.models.prefix_cache import PrefixCache
-from clew.models.reading import Context, Source, keep
+from clew.models.reading import Context
 from clew.models.sampling import draw, uniforms
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 
 class Sampled(NamedTuple):
@@ -34,82 +33,57 @@ class Sampled(NamedTuple):
 
 
 class Written:
-    """Rows are counted from the first of the batch, whether they are still being written or not."""
+    """Samples are counted from the first of the batch, whether they are still being written or not."""
 
     def __init__(self, seeds: Sequence[int], sampling: Sampling, continues: NDArray[np.bool_]) -> None:
         self.sampling, self.continues = sampling, continues
         shape = sampling.max_tokens, len(seeds)
         self._noise = np.ascontiguousarray(uniforms(seeds, sampling.max_tokens).T)
-        self.tokens = np.zeros(shape, np.int64)
-        """[max_tokens, rows]"""
+        self.counts = np.zeros(len(seeds), np.int64)
+        """[samples]: tokens written."""
+        self._tokens = np.zeros(shape, np.int64)
         self._logprobs = np.zeros(shape, np.float32)
         self._statistics = np.zeros((2, *shape), np.float32) if sampling.statistics else None
 
-    def draw(self, step: int, rows: NDArray[np.int64], logits: Tensor) -> NDArray[np.int64]:
-        """Write and return token `step` of `rows`, given their `logits` [rows, vocab], which may be overwritten."""
+    def draw(self, samples: Places, owners: Places, logits: Tensor) -> tuple[Places, NDArray[np.bool_]]:
+        """The next token of each of `samples`, and which of them go on after it.
+
+        Sample i draws from row `owners`[i] of `logits` [rows, vocab], which may be overwritten.
+        """
+        at = self.counts[samples]
         if self._statistics is not None:
             # Of the model's own distribution, whatever shapes the one that is drawn from.
-            entropies, certainties = np.empty((2, len(rows)), np.float32)
+            entropies, certainties = np.empty((2, len(logits)), np.float32)
             kernels.describe(logits.numpy(), entropies, certainties)
-            self._statistics[:, step, rows] = entropies, certainties
-        drawn, chosen = _draw(logits, self._noise[step, rows], self.sampling)
-        self.tokens[step, rows], self._logprobs[step, rows] = drawn, chosen
-        return drawn
+            self._statistics[:, at, samples] = entropies[owners], certainties[owners]
+        drawn, chosen = _draw(logits, owners, self._noise[at, samples], self.sampling)
+        self._tokens[at, samples], self._logprobs[at, samples] = drawn, chosen
+        self.counts[samples] = at = at + 1
+        return drawn, self.continues[drawn] & (at < self.sampling.max_tokens)
 
-    def lengths(self, rows: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
-        """How many of the first `steps` tokens belong to each of `rows`."""
-        ends = ~self.continues[self.tokens[:steps, rows]]
-        return np.where(ends.any(axis=0), ends.argmax(axis=0) + 1, steps)
-
-    def collect(self, steps: int, contexts: Sequence[Context]) -> list[Sampled]:
-        """A completion a row; the first of those that continue the same of `contexts` [rows] pays for its reading."""
-        lengths = self.lengths(np.arange(len(contexts)), steps)
-        stopped = (~self.continues[self.tokens[lengths - 1, np.arange(len(contexts))]]).tolist()
+    def collect(self, contexts: Sequence[Context]) -> list[Sampled]:
+        """A completion a sample; the first of those that continue the same of `contexts` [samples] pays for it."""
+        ends = self._tokens[self.counts - 1, np.arange(len(contexts))]
+        stopped = (~self.continues[ends]).tolist()
         statistics = None if self._statistics is None else self._statistics.swapaxes(1, 2).tolist()
+        longest = self.counts.max(initial=0)
         paid: set[int] = set()
         results = []
-        rows = zip(contexts, self.tokens.T.tolist(), self._logprobs.T.tolist(), lengths.tolist(), strict=True)
-        for row, (context, tokens, logprobs, length) in enumerate(rows):
+        lines = self._tokens[:longest].T.tolist(), self._logprobs[:longest].T.tolist(), self.counts.tolist()
+        for sample, (context, tokens, logprobs, length) in enumerate(zip(contexts, *lines, strict=True)):
             read, reread = (0, 0) if id(context) in paid else (context.read, context.reread)
             paid.add(id(context))
             cost = read, len(context.tokens) - read, reread
-            measured = () if statistics is None else [tuple(values[row][:length]) for values in statistics]
-            results.append(Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), stopped[row], *cost, *measured))
+            measured = () if statistics is None else [tuple(values[sample][:length]) for values in statistics]
+            results.append(Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), stopped[sample], *cost, *measured))
         return results
 
 
-class Keeper:
-    """Puts what the rows of a batch have written into the prefix cache, each when it leaves the batch."""
-
-    def __init__(self, prefixes: PrefixCache, contexts: Sequence[Context], width: int, written: Written) -> None:
-        self.prefixes, self.contexts, self.width, self.written = prefixes, contexts, width, written
-        self.states = np.empty((len(contexts), written.sampling.max_tokens, prefixes.shape.width), np.float32)
-        """[rows, max_tokens, width]: final hidden states of the tokens written; the last of a row is not computed."""
-
-    def keep(self, rows: NDArray[np.int64], places: NDArray[np.int64], steps: int, cache: RowCache) -> None:
-        """Keep what `rows`, which stand at `places` of `cache`, have written in `steps` steps."""
-        counts = self.written.lengths(rows, steps) - 1
-        kept, paths, continuations = [], [], []
-        lines = self.written.tokens[:steps, rows].T.tolist()
-        for index, (row, line, count) in enumerate(zip(rows.tolist(), lines, counts.tolist(), strict=True)):
-            context, tokens = self.contexts[row], line[:count]
-            if len(context.path) < len(context.tokens):
-                self.prefixes.lose(context.path, [*context.tokens[len(context.path) :], *tokens])
-            elif tokens:
-                kept.append(index)
-                paths.append(context.path)
-                continuations.append(tokens)
-        hidden = self.states.reshape(-1, self.states.shape[2])
-        columns = np.full(len(kept), self.width)
-        source = Source(cache, places[kept], columns, hidden, rows[kept] * self.states.shape[1])
-        keep(self.prefixes, paths, continuations, source)
-
-
-def _draw(logits: Tensor, uniform: Floats, sampling: Sampling) -> tuple[NDArray[np.int64], Floats]:
+def _draw(logits: Tensor, owners: Places, uniform: Floats, sampling: Sampling) -> tuple[Places, Floats]:
     """What `sampling.draw` draws; in one pass, which overwrites `logits`, where nothing shapes the distribution."""
     if sampling.temperature != 1.0 or sampling.top_k > 0 or sampling.top_p < 1.0:
-        drawn = draw(logits, torch.from_numpy(uniform), sampling)
+        drawn = draw(logits[torch.from_numpy(owners)], torch.from_numpy(uniform), sampling)
         return drawn.tokens.numpy(), drawn.logprobs.numpy()
     tokens, logprobs = np.empty(len(uniform), np.int64), np.empty(len(uniform), np.float32)
-    kernels.draw_plainly(logits.numpy(), uniform, tokens, logprobs)
+    kernels.draw_plainly(logits.numpy(), owners, uniform, tokens, logprobs)
     return tokens, logprobs

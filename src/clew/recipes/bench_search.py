@@ -81,20 +81,20 @@ def tree_search(iterations: int = 32, in_flight: int = 1) -> Search:
 
 
 def recomputed(policy: LocalPolicy, task: AnyTask, problems: Sequence[Problem], seed: int) -> dict[str, Any]:
-    """Tokens the engine computed over distinct tokens of the trees, with the prefix cache and without.
+    """Tokens that went through the model over distinct tokens of the trees, with the prefix cache and without.
 
-    Computed are the tokens read and those decoded; the last of a completion is read when it is continued. Distinct are
-    the tokens of all prompts and of what was sampled; for `recompute_ratio_merged` two samples of the same words count
-    once, although each had to be drawn.
+    The last token of a completion goes through it when it is continued. Distinct are the tokens of all prompts and of
+    what was sampled; for `recompute_ratio_merged` two samples of the same words count once, although each was drawn.
     """
     from clew.search import MeanLogProb, run_searches
 
     told: dict[str, Any] = {}
     for suffix, size in (("", CACHE_BYTES), ("_without_cache", 0)):
         policy.remember(size)
+        before = policy.engine.computed
         outcomes = run_searches(tree_search(), problems, policy, task=task, scorer=MeanLogProb(), seed=seed)
+        computed = policy.engine.computed - before
         cost = sum((outcome.cost for outcome in outcomes), Cost())
-        computed = cost.prompt_tokens_read + cost.tokens_sampled - cost.model_calls
         prompts = {path for outcome in outcomes for path in _prefixes(policy.prompt_ids(outcome.problem, STEP.mode))}
         merged = {
             path
