@@ -67,6 +67,10 @@ class EngineMismatch(ClewError, ArithmeticError):
     """The rollout engine and the training forward pass disagree on log-probabilities."""
 
 
+class TooManyUnscored(ClewError, RuntimeError):
+    """A verifier could not judge more answers than a run may leave out."""
+
+
 class MissingExtra(ClewError, ImportError):
     """An optional dependency is not installed."""
 

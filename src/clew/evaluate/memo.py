@@ -6,15 +6,20 @@ from dataclasses import dataclass, field
 from typing import final
 
 from clew.core.types import Problem, Verdict
+from clew.evaluate.unscored import UnscoredGuard
 from clew.search.serve import Judge
 
 
 @final
 @dataclass(slots=True)
 class MemoJudge:
-    """Judges each text of a problem once. The count of verifier calls is the caller's and is not lowered by this."""
+    """Judges each text of a problem once. The count of verifier calls is the caller's and is not lowered by this.
+
+    Raises `TooManyUnscored` when the verifier fails on more answers than the guard allows.
+    """
 
     task: Judge
+    guard: UnscoredGuard = field(default_factory=UnscoredGuard)
     _verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict, init=False, repr=False)
     _answers: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
 
@@ -23,7 +28,7 @@ class MemoJudge:
         verdict = self._verdicts.get(key)
         if verdict is None:
             verdict = self._verdicts[key] = self.task.verify(problem, text)
-        return verdict
+        return self.guard.see(verdict)
 
     def extract(self, text: str) -> str | None:
         if text not in self._answers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # What may not stand before the word is looked at after it matched: a pattern that begins with letters scans faster.
-_MARKER = re.compile(r"(?:[Aa]nswer|ANSWER)(?<![\w/].{6})(?!\w)[ \t\r\n]*[:>]?", re.DOTALL)
+_MARKER = re.compile(r"(?:[Aa]nswer|ANSWER)(?<![\w/].{6})(?!\w)(?:>|[ \t\r\n]*:)?", re.DOTALL)
 _CLOSING = "</answer>"
 _SPACE = " \t\r\n"
 

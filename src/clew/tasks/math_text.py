@@ -11,6 +11,7 @@ import re
 
 MAX_NESTING = 20
 """Brackets inside each other; deeper ones are a bomb, not an answer."""
+MAX_OPERATIONS = 100
 MAX_TOWER = 3
 """Powers of powers."""
 MAX_EXPONENT_DIGITS = 4
@@ -87,7 +88,7 @@ _COMMANDS = frozenset(
 )
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\{(?:[pbv]?matrix|array)\}")
 _TOKENS = re.compile(
-    r"\\(?P<command>[A-Za-z]+)|\\\\|\\[{}%|]|[0-9]*\.?[0-9]+|(?P<word>[A-Za-z]+)|[-+*/^_=<>()\[\]{},;|!'& %]"
+    r"\\(?P<command>[A-Za-z]+)|\\\\|\\[{}%|]|[0-9]*\.?[0-9]+|(?P<word>[A-Za-z]+)|[-+*/^_=<>()\[\]{},;|!& %]"
 )
 _MAX_PRODUCT = 3
 """Letters side by side that are a product of variables (`xyz`); more are a word."""
@@ -113,8 +114,8 @@ def plain_words(text: str) -> str:
     >>> plain_words(r"\text{No  Solution}")
     'no solution'
     """
-    text = re.sub(r"\\text(?![A-Za-z])", " ", text)
-    return " ".join(re.sub(r"[{}\s$]+", " ", text).casefold().split()).rstrip(".")
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
+    return " ".join(text.casefold().split())
 
 
 def fault(text: str) -> str:
@@ -132,6 +133,8 @@ def fault(text: str) -> str:
         position = match.end()
     if "\\text" in text:
         return "words"
+    if "++" in text or "--" in text:
+        return "signs side by side"
     return _bomb(text) or ("numbers side by side" if _numbers_side_by_side(text) else "")
 
 
@@ -153,6 +156,8 @@ def _bomb(text: str) -> str:
         return "a bracket is not closed"
     if deepest > MAX_NESTING:
         return f"more than {MAX_NESTING} brackets deep"
+    if len(re.findall(r"[-+*/^]|\\\\(?:frac|sqrt|cdot|times)", text)) > MAX_OPERATIONS:
+        return f"more than {MAX_OPERATIONS} operations"
     if text.count("^") > MAX_TOWER and re.search(r"(?:\^[-{(0-9a-z\s]*){4}", text):
         return "a tower of powers"
     if re.search(rf"\^[-+{{(]*[0-9]{{{MAX_EXPONENT_DIGITS + 1},}}|[0-9]{{5,}}\)?!|!!|[0-9]{{401,}}", text):
