@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +37,15 @@ def test_every_task_has_a_name_and_every_exception_a_task() -> None:
     assert len(names) == 106
     assert set(STRICTER) | set(NOT_POSED) | set(NO_GOLD) <= set(names)
     assert all(rule.reason for rule in STRICTER.values())
+
+
+def test_the_documents_list_every_task_and_every_stricter_rule() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "tasks.md").read_text(encoding="utf-8")
+    rows = re.finditer(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \| (yes|no) \|$", text, re.MULTILINE)
+    listed = {name: (reason, form) for name, reason, form in (row.groups() for row in rows)}
+    assert listed == {name: (rule.reason, "yes" if rule.form else "no") for name, rule in STRICTER.items()}
+    families = [line for line in text.splitlines() if re.match(r"\| \w+ \| [0-9]+ \|", line)]
+    assert sorted(name for line in families for name in re.findall(r"`(\w+)`", line)) == list(module.task_names())
 
 
 @pytest.mark.slow
@@ -219,6 +231,18 @@ def test_a_scorer_that_crashes_or_hangs_leaves_the_answer_unscored(monkeypatch: 
         assert time.perf_counter() - start < 60.0
     monkeypatch.setattr(module, "_call", lambda *_: float("nan"))
     assert task.verify(problem, "answer x").outcome is Outcome.UNSCORED
+
+
+def test_a_problem_that_takes_too_long_to_make_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(dataset: str, settings: str, seed: int, index: int) -> dict[str, object]:
+        while index:
+            with contextlib.suppress(Exception):
+                sum(range(100))
+        return {"index": index}
+
+    monkeypatch.setattr(worker, "made", endless)
+    monkeypatch.setattr(worker, "MAKING_CPU_SECONDS", 0.1)
+    assert worker.draw("gcd", "{}", 0, 0, 3, 60.0) == [{"index": 0}, None, None]
 
 
 def test_gold_of_tasks_without() -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import random
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum
@@ -20,6 +22,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 SIZE = 4096
 """Problems under one seed. A constant, because some generators depend on it."""
+MAKING_CPU_SECONDS = 4.0
+"""Problems that take longer to make are left out: a few generators search, now and then for minutes."""
 _NOT_SETTINGS = ("seed", "size")
 _HELD = {
     "graph_color": "possible_answer",
@@ -77,17 +81,39 @@ def fault(dataset: str, settings: str) -> str:
 
 
 def draw(dataset: str, settings: str, seed: int, first: int, most: int, seconds: float) -> list[dict[str, Any] | None]:
-    """Problems `first`, `first` + 1, ... of a seed (None: the generator gave up): `most`, or fewer after `seconds`."""
+    """Problems `first`, `first` + 1, ... of a seed: `most`, or fewer after `seconds`.
+
+    None stands for one whose generator gave up or took too long.
+    """
     deadline = time.monotonic() + seconds
     found: list[dict[str, Any] | None] = []
     for index in range(first, min(SIZE, first + most)):
         try:
-            found.append(made(dataset, settings, seed, index))
-        except _CANNOT_BE_MADE:
+            with _limited(MAKING_CPU_SECONDS):
+                found.append(made(dataset, settings, seed, index))
+        except (*_CANNOT_BE_MADE, TooSlow):
             found.append(None)
         if time.monotonic() > deadline:
             break
     return found
+
+
+class TooSlow(BaseException):
+    """Making a problem took too long. No Exception, because generators catch those and try again."""
+
+
+@contextmanager
+def _limited(cpu_seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def made(dataset: str, settings: str, seed: int, index: int) -> dict[str, Any]:
