@@ -168,7 +168,7 @@ def test_rollouts_at_which_a_line_reaches_a_quality():
     assert rollouts_for(0.9, line) == 40.0
 
 
-def test_omega_prm_needs_fewer_rollouts_than_monte_carlo():
+def test_omega_prm_and_monte_carlo_are_compared():
     from clew.core.types import Sampling
 
     bench = LabelBench(
@@ -181,6 +181,11 @@ def test_omega_prm_needs_fewer_rollouts_than_monte_carlo():
     assert omega["rollouts"] <= 4 * 4 and plain["rollouts"] == 4 * 4
     assert found["rollout_ratio"] == pytest.approx(omega["rollouts"] / found["monte_carlo"]["rollouts"])
     assert 0.8 < omega["quality"] <= 1.0 and plain["quality"] > found["by_k"]["monte_carlo k=1"]["quality"]
+    plain = [found["by_k"][f"monte_carlo k={k}"] for k in bench.ks]
+    closeness = [{"rollouts": row["rollouts"], "quality": -row["soft_error"]} for row in plain]
+    assert closeness[0]["quality"] < closeness[-1]["quality"] < 0.0
+    needed = omega["rollouts"] / found["rollout_ratio_soft"]
+    assert closeness[0]["rollouts"] <= needed <= closeness[-1]["rollouts"]
     told = found["estimators"]
     assert told["monte_carlo k=4"]["policy_value"]["rmse"] < told["monte_carlo k=1"]["policy_value"]["rmse"]
     assert told["monte_carlo k=4"]["policy_value"]["rollouts_per_label"] == 4.0

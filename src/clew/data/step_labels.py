@@ -179,7 +179,7 @@ def _object(value: Any) -> Any:
 
 def _parquet() -> Any:
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped]
+        import pyarrow.parquet
     except ImportError:
         raise MissingExtra("Parquet needs pyarrow", "an installation with it", "pip install pyarrow") from None
     return pyarrow

@@ -65,8 +65,10 @@ def measure_labels(
 ) -> dict[str, Any]:
     """`omega_prm` and `monte_carlo` (`rollouts` a solution and `quality`), `rollout_ratio` at equal quality; and more.
 
-    `monte_carlo` is at the quality of OmegaPRM; `by_k` has what was measured. Raises `InvalidValue` if the policy is
-    hardly ever wrong.
+    `monte_carlo` is at the quality of OmegaPRM, or at its most roll-outs if it does not get there; `by_k` has what was
+    measured. `rollout_ratio_soft` is the ratio at an equal error of the values. `rollout_ratio_implied` compares with a
+    Monte Carlo that draws the same conclusions as OmegaPRM: before a right end all is right, after the last all wrong.
+    Raises `InvalidValue` if the policy is hardly ever wrong.
     """
     from clew.recipes.search import load_any_policy
     from clew.tasks import make_task
@@ -137,6 +139,7 @@ def compare_labellers(
         "monte_carlo": {"rollouts": equal, "quality": min(omega["quality"], lines[""][-1]["quality"])},
         "rollout_ratio": omega["rollouts"] / equal,
         "rollout_ratio_implied": omega["rollouts"] / rollouts_for(omega["quality"], lines["_implied"]),
+        "rollout_ratio_soft": _ratio(_by_soft_error(omega), [_by_soft_error(row) for row in lines[""]]),
         **ratios,
         "by_k": {name: value for name, value in means.items() if name != "omega_prm"},
         "reached_by_monte_carlo": omega["quality"] <= lines[""][-1]["quality"],
@@ -195,6 +198,11 @@ def rollouts_for(quality: float, line: Sequence[Mapping[str, float]]) -> float:
 
 def _ratio(omega: Mapping[str, float], line: Sequence[Mapping[str, float]]) -> float:
     return omega["rollouts"] / rollouts_for(omega["quality"], line)
+
+
+def _by_soft_error(row: Mapping[str, float]) -> dict[str, float]:
+    """The same with another quality: how close the values are, those in between interpolated."""
+    return {"rollouts": row["rollouts"], "quality": 1.0 - row["soft_error"]}
 
 
 def _label(strategy: Search, wrong: Sequence[State], policy: Policy, task: AnyTask, seed: int) -> Labelling:
