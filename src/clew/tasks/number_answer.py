@@ -122,7 +122,7 @@ def rounds_to(exact: Fraction, written: Number) -> bool:
     """
     if written.significant < MIN_SIGNIFICANT or is_finite_decimal(exact):
         return False
-    return abs(exact - written.value) * 2 * 10**written.places < 1
+    return bool(abs(exact - written.value) * 2 * 10**written.places < 1)
 
 
 def is_finite_decimal(value: Fraction) -> bool:
