@@ -65,6 +65,14 @@ def test_paired_changes_against_scipy_and_the_formula():
     assert found.mean == pytest.approx(0.15)
 
 
+def test_problems_that_could_not_be_scored_are_left_out_of_both_looks():
+    nan = math.nan
+    assert paired_change([nan, 0.0, 1.0, 5.0], [1.0, 1.0, 2.0, nan]) == (1.0, 1.0, 1.0)
+    assert math.isnan(paired_change([nan, 0.0], [1.0, 1.0]).mean)
+    assert not parting([look(0, [nan, 0], [nan, 0]), look(1, [1, 1], [0, -1])], 1).alarm
+    assert look(0, [nan, 2.0], [nan, 1.0]).proxy == 2.0
+
+
 def test_a_look_says_what_it_saw_and_refuses_what_cannot_be_compared():
     seen = look(3, [1.0, 2.0], [0.0, 1.0], kl=2.25)
     assert (seen.distance, seen.proxy, seen.true) == (1.5, 1.5, 0.5)

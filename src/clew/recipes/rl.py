@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clew.learn.optim import MuonAdamW
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
+    from clew.reward.overoptimisation import Look
 
 EXAMPLES = """
 clew rl --checkpoint runs/sft --out runs/rl
@@ -59,6 +60,12 @@ class PolicyGradient:
     """Most tokens of a response; one that is cut off there is wrong."""
     direct: float = 0.0
     """Share of problems to be answered directly, without retries; the rest think."""
+    reward: tuple[str, ...] = ("verifier",)
+    """Terms whose sum is the reward: verifier, overlong, relative-length, cosine-length, format, repetition, language,
+    each with settings (`overlong:longest=240,margin=48`), or `model:PATH` for a learned one."""
+    watch: int | None = None
+    """Updates between two looks at held-out problems that compare the reward with the verifier's and measure the KL
+    from the start; None for no look."""
     shuffle_rewards: bool = False
     """Negative control: deal the rewards of a batch to its samples at random."""
 
@@ -76,14 +83,24 @@ def rl(
     from clew.learn.advantages import group_centred, informative
     from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.watch import make_terms, noted, take_look, watched_problems
+    from clew.reward.terms import mean_parts, rewarded
 
     rng = random.Random(derive_seed(seed, "rl"))
-    problems = list(problems)
+    problems, terms = list(problems), make_terms(settings.reward)
+    held_out = watched_problems(task, seed) if settings.watch else []
+    looks: list[Look] = []
     optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     reference = copy.deepcopy(policy.model).eval()
     for step in range(settings.steps):
+        watched: dict[str, float] = {}
+        if settings.watch and step % settings.watch == 0:
+            how = {"max_tokens": settings.max_tokens, "seed": seed, "step": step}
+            looks.append(take_look(policy, reference, task, held_out, terms, **how))
+            watched = noted(looks)
         drawn = rng.sample(problems, min(settings.problems, len(problems)))
         groups, modes = sample_modes(settings, drawn, policy, task, seed=derive_seed(seed, "rl", step), stage=stage)
+        groups = [rewarded(group, terms) for group in groups]
         rewards, valid = rewards_of(groups)
         if settings.shuffle_rewards:
             rewards = _dealt(rewards, valid, rng)
@@ -107,7 +124,9 @@ def rl(
         stage.record(
             step,
             tokens=tokens,
-            accuracy=rewards[valid].mean().item(),
+            accuracy=accuracy_of(groups),
+            **{f"reward_{name}": mean for name, mean in mean_parts(groups).items() if len(terms) > 1},
+            **watched,
             length=tokens / len(trajectories),
             kl=kl_from(reference, examples, settings) if step % 10 == 9 else None,
             groups_dropped=1.0 - informative(rewards, valid).float().mean().item(),
@@ -145,6 +164,12 @@ def rewards_of(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
     rewards = torch.tensor([[t.reward.value for t in group.trajectories] for group in groups])
     scored = [[t.verdict.outcome is not Outcome.UNSCORED for t in group.trajectories] for group in groups]
     return rewards, torch.tensor(scored)
+
+
+def accuracy_of(groups: Sequence[Group]) -> float | None:
+    """Mean value of the verdicts that there are, whatever the reward; None if there is none."""
+    values = [t.verdict.value for group in groups for t in group.scored if t.verdict.value is not None]
+    return sum(values) / len(values) if values else None
 
 
 def examples_of(

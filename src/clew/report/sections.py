@@ -8,6 +8,7 @@ from typing import Any
 
 from clew.report import captions, plots
 from clew.report.data import Run, SearchPoint, number
+from clew.report.parting_plot import WatchPoint, proxy_and_truth, told
 from clew.report.words import NONE, count, interval, percent, stage_label
 
 COST_COLUMNS = {
@@ -63,6 +64,7 @@ def sections(run: Run) -> list[Section]:
         learning,
         behaviours,
         stability,
+        over_optimisation,
         losses,
         failures,
         claims,
@@ -178,6 +180,18 @@ def stability(run: Run) -> Section:
     figures = _drawn(*drawn)
     lead = captions.CURVES if figures else ""
     return Section(anchor="stability", title="Health of the training", lead=lead, figures=figures, layout="small")
+
+
+def over_optimisation(run: Run) -> Section:
+    """The looks at held-out problems of the stage that watched what it optimises, if one did."""
+    wanted = ("step", "kl_response", "proxy", "truth", "parted")
+    found = [[number(row.get(name)) for name in wanted] for row in run.metrics]
+    points = [
+        WatchPoint(int(step), max(kl, 0.0) ** 0.5, proxy, truth, parted > 0)
+        for step, kl, proxy, truth, parted in (row for row in found if None not in row)  # type: ignore[misc,operator,arg-type]
+    ]
+    figures = _drawn(("Reward optimised and reward wanted", proxy_and_truth(points), told(points) if points else ""))
+    return Section(anchor="over-optimisation", title="Over-optimisation", figures=figures, layout="one")
 
 
 def losses(run: Run) -> Section:

@@ -29,7 +29,7 @@ class Look:
     kl: float
     """Of the policy from its start, nats a response."""
     proxy_P: tuple[float, ...]
-    """What is optimised, mean of the samples of each problem."""
+    """What is optimised, mean of the scored samples of each problem; NaN for a problem without any."""
     true_P: tuple[float, ...]
     """What is wanted, of the same samples."""
 
@@ -46,11 +46,13 @@ class Look:
 
     @property
     def proxy(self) -> float:
-        return math.fsum(self.proxy_P) / len(self.proxy_P)
+        """Mean over problems."""
+        return float(np.nanmean(self.proxy_P))
 
     @property
     def true(self) -> float:
-        return math.fsum(self.true_P) / len(self.true_P)
+        """Mean over problems."""
+        return float(np.nanmean(self.true_P))
 
 
 class Change(NamedTuple):
@@ -74,7 +76,7 @@ class Parting(NamedTuple):
 
 
 def paired_change(before_P: Sequence[float], after_P: Sequence[float]) -> Change:
-    """Mean of `after_P - before_P` over the same problems, with Student's 95 % interval.
+    """Mean of `after_P - before_P` over the same problems, with Student's 95 % interval; NaN unless two have both.
 
     >>> paired_change([0.0, 0.5, 1.0], [0.5, 1.0, 1.5])
     Change(mean=0.5, low=0.5, high=0.5)
@@ -82,7 +84,10 @@ def paired_change(before_P: Sequence[float], after_P: Sequence[float]) -> Change
     from scipy.special import stdtrit
 
     differences_P = np.asarray(after_P, dtype=np.float64) - np.asarray(before_P, dtype=np.float64)
+    differences_P = differences_P[~np.isnan(differences_P)]
     n = differences_P.size
+    if n < 2:
+        return Change(math.nan, math.nan, math.nan)
     mean = float(differences_P.mean())
     half = float(stdtrit(n - 1, CONFIDENCE)) * float(differences_P.std(ddof=1)) / math.sqrt(n)
     return Change(mean, mean - half, mean + half)

@@ -1,0 +1,135 @@
+"""A reward from demonstrations alone: of right solutions correctness is learnt, of the policy's own nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import pytest
+import torch
+
+from clew.core.errors import InvalidValue
+from clew.core.types import Sampling
+from clew.data.checkpoint_files import resolve_checkpoint
+from clew.data.run import RunDirectory
+from clew.data.store import TrajectoryStore
+from clew.evaluate import sample_groups
+from clew.models.architecture import SmallQwen3, build_model
+from clew.models.policy import LocalPolicy
+from clew.models.tokenizer import build_tokenizer
+from clew.recipes import inverse_rl as recipe
+from clew.recipes.inverse_rl import Demonstration, InverseConfig, InverseSettings
+from clew.recipes.progress import Progress
+from clew.recipes.sft import Sft, sft
+from clew.recipes.stage import load_policy, running, save_policy
+from clew.reward.inverse import load_demonstrated_reward
+from clew.tasks import Countdown, Maze
+
+TASK = Countdown(count=2, high=20, target_high=60)
+SPEC = "countdown:count=2,high=20,target_high=60"
+SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
+FEW = InverseSettings(
+    demonstrator="run", problems=400, measured=20, measured_samples=16, rows=32, evaluate_every=10, max_tokens=40
+)
+SAMPLING = Sampling(max_tokens=40)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def policy_run(tmp_path_factory):
+    """A run whose policy was fine-tuned for a few seconds, with judged samples of training problems in its store."""
+    run = RunDirectory.create(tmp_path_factory.mktemp("policy") / "run", {})
+    policy = LocalPolicy(build_model(SIZE, build_tokenizer(), seed=0), build_tokenizer())
+    # Few of the problems, so that on the others it is not always right.
+    problems = TASK.problems("train", 120, seed=0)
+    with running("sft", run, Progress({"sft": 1.0}), total=200) as stage:
+        sft(Sft(steps=200, rows=32, wider=0.0), policy=policy, task=TASK, problems=problems, seed=0, stage=stage)
+        stage.keep(sample_groups(policy, TASK, TASK.problems("train", 450, 1), n=4, sampling=SAMPLING, seed=5))
+        stage.keep(sample_groups(policy, TASK, TASK.problems("test", 20, 1), n=4, sampling=SAMPLING, seed=5))
+        save_policy(policy, run, "sft")
+    run.mark_done("sft", {})
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def trained(policy_run, tmp_path_factory):
+    """The run directory of the recipe, and what it printed."""
+    out = tmp_path_factory.mktemp("inverse") / "run"
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+        config = InverseConfig(checkpoint=policy_run, out=out, task=SPEC, settings=FEW, json=True)
+        assert recipe.inverse(config) == 0
+    return out, json.loads(shown.getvalue())
+
+
+def test_of_right_solutions_correctness_is_learnt(trained):
+    _, measured = trained
+    assert 0.1 < measured["base_rate"] < 0.9
+    assert measured["auc"]["1"] > 0.75
+    assert measured["choosing"]["best-of-n"]["mean"] > measured["choosing"]["first"]["mean"]
+
+
+def test_of_the_policys_own_solutions_nothing_is_learnt(policy_run, tmp_path):
+    """The control: an expert who is the policy."""
+    policy = load_policy(policy_run)
+    problems = TASK.problems("train", 300, 1)
+    groups = sample_groups(policy, TASK, problems, n=1, sampling=SAMPLING, seed=11)
+    shown = [Demonstration(g.problem, g.trajectories[0].completion.tokens) for g in groups]
+    run = RunDirectory.create(tmp_path / "run", {})
+    with running("inverse", run, Progress({"inverse": 1.0}), total=1.0) as stage:
+        model = recipe.inverse_reward(FEW, policy=policy, demonstrations=shown, seed=0, stage=stage)
+    held_out = sample_groups(policy, TASK, TASK.problems("validation", 20, 1), n=16, sampling=SAMPLING, seed=3)
+    assert 0.3 < recipe.measures(model, held_out, policy)["auc"]["1"] < 0.7
+
+
+def test_demonstrations_of_a_run_are_right_and_of_training_problems(policy_run):
+    found = recipe.kept(policy_run, TASK, 1000, seed=0)
+    policy = load_policy(policy_run)
+    with TrajectoryStore(policy_run / "trajectories.sqlite") as store:
+        right = {(g.problem.id, t.state.tokens) for g in store.groups("sft") for t in g.trajectories if t.verdict.right}
+    assert 50 < len(found) == len({d.problem.id for d in found})
+    train = {p.id for p in TASK.problems("train", 450, 1)}
+    for demonstration in found:
+        assert (demonstration.problem.id, demonstration.tokens) in right
+        assert demonstration.problem.id in train
+        assert demonstration.tokens[-1] == policy.codec.end_id
+    assert len(recipe.kept(policy_run, TASK, 7, seed=0)) == 7
+
+
+def test_written_demonstrations_are_right_by_the_task(policy_run):
+    policy = load_policy(policy_run)
+    for problem, tokens in recipe.written(policy, TASK, 20, seed=0):
+        assert TASK.verify(problem, policy.codec.decode(tokens)).right
+    with pytest.raises(InvalidValue, match="countdown"):
+        recipe.written(policy, Maze(), 20, seed=0)
+
+
+def test_the_checkpoint_rates_right_over_wrong_as_a_guide(trained, policy_run):
+    out, measured = trained
+    guide = load_demonstrated_reward(resolve_checkpoint(out))
+    policy = load_policy(policy_run)
+    groups = sample_groups(policy, TASK, TASK.problems("validation", 30, 2), n=4, sampling=SAMPLING, seed=8)
+    rated = [(guide.score([t.state], [None])[0], t.verdict.right) for g in groups for t in g.trajectories]
+    means = [
+        sum(s for s, right in rated if right is of) / sum(right is of for _, right in rated) for of in (True, False)
+    ]
+    assert means[0] > means[1] + 0.3
+    assert json.loads((out / "summary.json").read_text())["stages"][0]["auc"] == measured["auc"]
+
+
+def test_a_run_without_solutions_is_refused(policy_run, tmp_path):
+    for checkpoint, words in ((tmp_path, "demonstrator written"), (policy_run, "two or more")):
+        with pytest.raises(InvalidValue, match=words):
+            recipe.demonstrated(
+                InverseSettings(demonstrator="run"), checkpoint, load_policy(policy_run), Maze(), seed=0
+            )
