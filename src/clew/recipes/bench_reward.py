@@ -21,11 +21,15 @@ from clew.recipes.process_reward import NAME, ProcessRewardSettings
 
 if TYPE_CHECKING:
     from clew.core.protocols import Scorer
+    from clew.core.types import Problem
     from clew.models.policy import LocalPolicy
+    from clew.recipes.reward_fit import Learner
+    from clew.recipes.stage import Stage
+    from clew.reward.fit import Labelled
     from clew.tasks import AnyTask
 
-PRM = ProcessRewardSettings(mode="direct", problems=12_000, samples=4, end_weight=1.0, max_tokens=96)
-"""How the process model is trained, within three minutes on two cores."""
+PRM = ProcessRewardSettings(mode="direct", problems=3_000, samples=16, epochs=2, max_tokens=96)
+"""How the process model is trained, within three minutes on two cores: on labels that the samples give each other."""
 MEASURED, SAMPLES = 300, 8
 """Held-out problems and derivations of each."""
 STRATEGIES = ("best-of-n:n=*", "weighted-best-of-n:n=*", "beam:n=*,m=4")
@@ -50,11 +54,12 @@ def measure_reward(
 def measure_prm(checkpoint: Path, *, seed: int, settings: ProcessRewardSettings = PRM) -> dict[str, Any]:
     """`spearman` of step values with the exact V* on held-out states, and `seconds` of sampling and learning."""
     from clew.data.run import RunDirectory
-    from clew.models.value_head import ValueReader
-    from clew.recipes.process_reward import process_reward
+    from clew.models.plain_reader import reader_of
     from clew.recipes.progress import Progress
+    from clew.recipes.reward_fit import fit
     from clew.recipes.stage import load_policy, running
-    from clew.reward.process import ProcessReward
+    from clew.reward.load import prompts
+    from clew.reward.outcome import HeadReward
     from clew.tasks import make_task
 
     task = make_task("countdown")
@@ -63,10 +68,43 @@ def measure_prm(checkpoint: Path, *, seed: int, settings: ProcessRewardSettings 
         run = RunDirectory.create(Path(directory) / "prm", {})
         with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
             started = time.perf_counter()
-            model = process_reward(settings, policy=policy, task=task, seed=seed, stage=stage)
+            learner = learner_of(policy, task, settings, seed=seed, stage=stage)
+            fit(learner, settings, seed=seed, stage=stage)
             seconds = time.perf_counter() - started
-    scorer = ProcessReward(reader=ValueReader(model), codec=policy.codec, mode=settings.mode)
+    scorer = HeadReward(
+        reader=reader_of(learner.model),
+        prompt_ids=prompts(policy.codec.tokenizer, settings.mode),
+        name="process-reward",
+    )
     return {**agreement(scorer, policy, task, seed=seed, settings=settings), "seconds": seconds}
+
+
+def learner_of(
+    policy: LocalPolicy, task: AnyTask, settings: ProcessRewardSettings, *, seed: int, stage: Stage
+) -> Learner:
+    """A process model of `policy`, and what it learns from: samples whose steps others of their group complete."""
+    from clew.recipes.process_measures import step_stops
+    from clew.recipes.process_reward import sampled, validation
+    from clew.recipes.reward_kinds import process_learner
+    from clew.recipes.stage import training_problems
+    from clew.reward.shared_prefix import Sampled, shared_prefix_labels
+
+    def labelled(problems: Sequence[Problem]) -> list[Labelled]:
+        groups = sampled(settings, policy, task, problems, settings.samples, seed, stage)
+        return [
+            example
+            for group in groups
+            for example in shared_prefix_labels(
+                policy.prompt_ids(group.problem, settings.mode),
+                [
+                    Sampled(t.state.tokens, tuple(step_stops(t.state.tokens, policy)), t.reward.value)
+                    for t in group.scored
+                ],
+            )
+        ]
+
+    train = labelled(training_problems(task, seed)[: settings.problems])
+    return process_learner(policy.model, train, labelled(validation(settings, task, seed)[0]), mode=settings.mode)
 
 
 def agreement(

@@ -71,17 +71,24 @@ class Source:
 
 def process(source: Source, train: Sequence[StepLabels], held_out: Sequence[StepLabels]) -> Learner:
     """A value after each step, from labels of steps (Math-Shepherd, arXiv 2312.08935; PRM800K, 2305.20050)."""
+    examples, others = (
+        [e for labels in some if (e := labelled_steps(labels, source)) is not None] for some in (train, held_out)
+    )
+    return process_learner(source.model, examples, others, mode=source.mode)
+
+
+def process_learner(
+    policy: PreTrainedModel, examples: Sequence[Labelled], held_out: Sequence[Labelled], *, mode: str
+) -> Learner:
+    """A value model that starts from the weights of `policy` and says the mean label of everything."""
     from transformers import AutoModelForTokenClassification
 
     from clew.models.any_backbone import classifier_of
 
-    examples, others = (
-        [e for labels in some if (e := labelled_steps(labels, source)) is not None] for some in (train, held_out)
-    )
     weight = sum(sum(e.weights) for e in examples) or 1.0
     rate = sum(label * w for e in examples for label, w in zip(e.labels, e.weights, strict=True)) / weight
-    model = classifier_of(source.model, AutoModelForTokenClassification, label="right", base_rate=rate)
-    return _classifier(model, "process", source, examples, others)
+    model = classifier_of(policy, AutoModelForTokenClassification, label="right", base_rate=rate)
+    return _classifier(model, "process", mode, examples, held_out)
 
 
 def outcome(source: Source) -> Learner:
@@ -89,7 +96,9 @@ def outcome(source: Source) -> Learner:
     from clew.reward.outcome import outcome_model_of
 
     model = outcome_model_of(source.model)
-    return _classifier(model, "outcome", source, *(_ends(some, source) for some in (source.train, source.held_out)))
+    return _classifier(
+        model, "outcome", source.mode, *(_ends(some, source) for some in (source.train, source.held_out))
+    )
 
 
 def preference(source: Source, settings: PreferenceSettings) -> Learner:
@@ -213,7 +222,7 @@ def needed(held_out: Sequence[Any]) -> Sequence[Any]:
 
 
 def _classifier(
-    model: PreTrainedModel, kind: Any, source: Source, examples: Sequence[Labelled], held_out: Sequence[Labelled]
+    model: PreTrainedModel, kind: Any, mode: str, examples: Sequence[Labelled], held_out: Sequence[Labelled]
 ) -> Learner:
     from clew.recipes.process_reward import cross_entropy
     from clew.reward.fit import value_step
@@ -221,7 +230,7 @@ def _classifier(
 
     return Learner(
         model=model,
-        card=RewardCard(kind=kind, mode=source.mode),
+        card=RewardCard(kind=kind, mode=mode),
         examples=examples,
         update=lambda optimizer, batch, step, rate: value_step(model, optimizer, batch, step=step, multiplier=rate),
         held_out_loss=lambda: cross_entropy(model, needed(held_out)),  # type: ignore[arg-type]
