@@ -100,13 +100,18 @@ def test_verify_answers_one_json_object(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(bench_verify_code, "measure_sandbox", lambda repeats: sandbox)
     monkeypatch.setattr(bench_verify_rates, "measure_rates", lambda repeats, seed: rates)
     monkeypatch.setattr(bench_verify, "specs", lambda: iter(["arithmetic", "maze"]))
+    rows = [
+        {"question": f"Repeat word {word}", "answer": word, "verifier": "exact"}
+        for word in ("ant", "bee", "cat", "dog", "emu")
+    ]
+    monkeypatch.setattr(bench_verify, "ROWS", rows)
     assert cli.main(["bench", "verify", "--json", "--repeats", "1"]) == 0
     shown, progress = capsys.readouterr()
     measured = json.loads(shown)["verify"]
     assert set(measured) == {"adversarial", "gold", "sandbox", "rates"}
-    assert measured["gold"]["tried"] == 10 + 164
+    assert measured["gold"]["tried"] == 15 + 164
     assert measured["gold"]["rejected_cases"] == [{"problem": "humaneval:1", "reason": "late"}]
     assert measured["adversarial"]["accepted"] == 0 < measured["adversarial"]["tried"]
     assert measured["rates"]["code_per_s"] == 60.0
     assert set(measured["rates"]["spread"]) == {"math_per_s", "code_per_s"}
-    assert "2/2" in progress
+    assert "3/3" in progress

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clew.core.seeds import derive_seed
@@ -27,6 +30,16 @@ _SPECS = (
 _COMPOSITE = 'composite:datasets=[{"name":"gcd","weight":1,"config":{}},{"name":"leg_counting","weight":1,"config":{}}]'
 
 
+ROWS = (
+    {"question": "What is 7*8?", "answer": 56, "verifier": "math"},
+    {"question": "Expand (x+1)^2.", "answer": "x^2+2x+1", "verifier": "math"},
+    {"question": "Name the capital of Italy.", "answer": "Rome", "verifier": "exact"},
+    {"question": "What is one half?", "answer": "0.5", "verifier": "numbers"},
+    {"question": "Capital of France? (A) Rome (B) Paris", "answer": "B", "verifier": "choice"},
+)
+"""A file of problems, one for each verifier that a file may ask for, beside those that run programs."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Answers judged, and those of them that were not judged as they should have been."""
@@ -42,7 +55,10 @@ def measure_verify(repeats: int, seed: int) -> dict[str, Any]:
     from clew.recipes.bench_verify_rates import measure_rates
 
     rates = measure_rates(repeats, seed)
-    adversarial, gold = judge_tasks(list(specs()), seed)
+    with TemporaryDirectory() as directory:
+        rows = Path(directory) / "rows.jsonl"
+        rows.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+        adversarial, gold = judge_tasks([*specs(), f"file:{rows},split=all"], seed)
     code = measure_sandbox(repeats)
     humaneval = code.pop("gold_humaneval")
     gold.tried += humaneval["tried"]
@@ -95,8 +111,10 @@ def judge_tasks(names: Sequence[str], seed: int) -> tuple[Tally, Tally]:
         rights = right_answers(task, problems)
         for problem, right in zip(problems, rights, strict=True):
             if right is not None:
-                _judge(task, problem, right, Outcome.RIGHT, gold)
-        for problem, right in list(zip(problems, rights, strict=True))[:ATTACKED]:
+                _judge(task, problem, _response(right), Outcome.RIGHT, gold)
+        # All rows of a file: each has a verifier of its own.
+        attackable = problems if name.startswith("file:") else problems[:ATTACKED]
+        for problem, right in zip(attackable, rights, strict=False):
             for answer in _attacks(task, problem, right, [r for r in rights if r is not None]):
                 _judge(task, problem, answer, Outcome.WRONG, attacked)
         print(f"\rtasks {number}/{len(names)}", end="", file=sys.stderr)
@@ -113,19 +131,27 @@ def right_answers(task: AnyTask, problems: Sequence[Problem]) -> list[str | None
 
 
 def _attacks(task: AnyTask, problem: Problem, right: str | None, rights: Sequence[str]) -> list[str]:
+    """Whole responses, none of which may be judged right."""
+    from clew.tasks.adversarial import adversarial_answers
     from clew.tasks.reasoning_gym_attacks import attacks
 
-    return attacks(problem.prompt[-1].content, right, rights)
+    if not task.name.startswith("rg:"):
+        return adversarial_answers(task, problem)
+    return [_response(answer) for answer in attacks(problem.prompt[-1].content, right, rights)]
 
 
-def _judge(task: AnyTask, problem: Problem, answer: str, expected: Outcome, tally: Tally) -> None:
-    """Judge `answer` as a response gives it; what is not judged as `expected` is told.
+def _response(answer: str) -> str:
+    return f"Let me think. <answer>{answer}</answer>"
 
-    An attack that leaves its answer unscored has not been accepted; a right answer that is unscored was not.
+
+def _judge(task: AnyTask, problem: Problem, text: str, expected: Outcome, tally: Tally) -> None:
+    """Judge a response; what is not judged as `expected` is told.
+
+    An attack that is left unscored has not been accepted; a right answer that is unscored has been rejected.
     """
-    verdict = task.verify(problem, f"Let me think. <answer>{answer}</answer>")
+    verdict = task.verify(problem, text)
     tally.tried += 1
-    case = {"problem": problem.id, "task": problem.task, "answer": ascii(answer[:80]), "reason": verdict.reason[:200]}
+    case = {"problem": problem.id, "task": problem.task, "text": ascii(text[:80]), "reason": verdict.reason[:200]}
     if verdict.outcome is Outcome.UNSCORED:
         tally.unscored.append(case)
     if verdict.outcome is not expected and (verdict.right or expected is Outcome.RIGHT):

@@ -145,7 +145,7 @@ class ReasoningGym:
 
     def _problem(self, place: Place, made: Made) -> Problem | None:
         """The problem as it is posed; None if it is one of those that are left out."""
-        if not posed(made.source, made.gold):
+        if not posed(made.source, made.gold, made.question):
             return None
         question = tidy(made.question)
         name = hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()

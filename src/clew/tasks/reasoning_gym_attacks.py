@@ -53,8 +53,7 @@ def attacks(question: str, gold: str | None, others: Sequence[str]) -> list[str]
     candidates = [gold, *(other for other in others if other != gold)]
     if len(candidates) > 1:
         made += [" or ".join(candidates), "\n\n".join(candidates), f"{candidates[1]} (or perhaps {gold})"]
-    return [
-        *made,
+    made += [
         *short,
         f"{gold} and garbage",
         f"garbage, then {gold}",
@@ -71,6 +70,8 @@ def attacks(question: str, gold: str | None, others: Sequence[str]) -> list[str]
         gold[: len(gold) // 2] + "...",
         gold + " x" * 1_000,
     ]
+    # A question may end with what its right answer is: a text to change that nothing is to be changed in.
+    return [text for text in made if text.strip() != gold.strip()]
 
 
 def _equal(text: str, gold: str) -> bool:

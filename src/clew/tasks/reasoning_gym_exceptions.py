@@ -8,7 +8,6 @@ full marks for nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from clew.tasks import reasoning_gym_checks as checks
@@ -192,16 +191,19 @@ class NotPosed(NamedTuple):
     """Problems that the package makes and clew leaves out."""
 
     reason: str
-    applies: Callable[[str], bool]
-    """Whether the right answer is of this kind."""
+    applies: Check
+    """Whether the right answer, given as the answer, is of this kind."""
 
 
 NOT_POSED: Final[dict[str, NotPosed]] = {
     "intermediate_integration": NotPosed(
-        "the integral was not found, so that the right answer is the question", lambda gold: "Integral(" in gold
+        "the integral was not found, so that the right answer is the question", lambda given: "Integral(" in given.gold
     ),
     "polynomial_equations": NotPosed(
-        "no real solution, so that the right answer is empty", lambda gold: not gold.strip()
+        "no real solution, so that the right answer is empty", lambda given: not given.gold.strip()
+    ),
+    "propositional_logic": NotPosed(
+        "the right answer that is kept is a premise", lambda given: not checks.not_a_premise(given)
     ),
 }
 """In every other task too, problems whose right answer is empty are left out: nothing can be told from no answer."""
@@ -218,11 +220,12 @@ def stricter(source: str) -> Stricter:
     return STRICTER.get(source, Stricter(""))
 
 
-def posed(source: str, gold: str | None) -> bool:
+def posed(source: str, gold: str | None, question: str) -> bool:
     """Whether a problem with this right answer is posed."""
     if gold is None:
         return True
-    return bool(gold.strip()) and not (source in NOT_POSED and NOT_POSED[source].applies(gold))
+    left_out = NOT_POSED.get(source)
+    return bool(gold.strip()) and not (left_out is not None and left_out.applies(Given(gold, gold, question)))
 
 
 __all__ = ["NOT_POSED", "NO_GOLD", "STRICTER", "Given", "NotPosed", "Stricter", "posed", "stricter"]
