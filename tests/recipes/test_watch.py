@@ -64,9 +64,9 @@ def paid_for_brevity(tmp_path_factory):
 
 def test_what_is_paid_for_is_learnt_and_told_part_by_part(paid_for_brevity):
     rows = paid_for_brevity.metrics("rl")
-    assert rows[0]["length"] > 20 > 12 > rows[-1]["length"]
-    assert rows[0]["reward_overlong"] < -0.8
-    assert rows[-1]["reward_overlong"] > -0.5
+    # More than four standard errors of a mean of 128 lengths.
+    assert rows[-1]["length"] < rows[0]["length"] - 3.0
+    assert rows[-1]["reward_overlong"] > rows[0]["reward_overlong"] + 0.13
     assert all(row["accuracy"] == row["reward_verifier"] for row in rows)
 
 
@@ -74,8 +74,8 @@ def test_looks_begin_at_the_start_and_move_away_from_it(paid_for_brevity):
     looked = [row for row in paid_for_brevity.metrics("rl") if "proxy" in row]
     assert [row["step"] for row in looked] == [0, 8, 16, 24]
     assert looked[0]["kl_response"] == pytest.approx(0.0, abs=1e-6)
-    assert looked[-1]["kl_response"] > 1.0
-    assert looked[-1]["proxy"] > looked[0]["proxy"] + 0.3
+    assert looked[-1]["kl_response"] > 0.1
+    assert looked[-1]["proxy"] > looked[0]["proxy"] + 0.1
     assert not any(row["parted"] for row in looked)
 
 
