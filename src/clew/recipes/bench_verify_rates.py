@@ -123,9 +123,9 @@ _KINDS: tuple[Callable[[int, int, int], MathCase], ...] = (
     lambda a, b, c: MathCase(f"{a}.25", rf"\frac{{{4 * a + 1}}}{{4}}", rf"\frac{{{4 * a + 3}}}{{4}}"),
     lambda a, b, c: MathCase(rf"{a}\sqrt{{{c}}}", rf"\sqrt{{{a * a * c}}}", rf"\sqrt{{{a * a * c + 1}}}"),
     lambda a, b, c: MathCase(f"x^2+{a + b}x+{a * b}", f"(x+{a})(x+{b})", f"(x+{a})(x-{b})"),
-    lambda a, b, c: MathCase(f"[{a},{c})", rf"\left[{a}, {c}\right)", rf"\left({a}, {c}\right)"),
-    lambda a, b, c: MathCase(f"({a},{b},{c})", rf"\left({a}, {b}, {c}\right)", f"({a}, {c}, {b})"),
-    lambda a, b, c: MathCase(rf"\{{{a},{b}\}}", rf"\{{{b}, {a}\}}", rf"\{{{a}, {b}, {c}\}}"),
+    lambda a, b, c: MathCase(f"[{a}, {c})", rf"\left[{a}, {c}\right)", rf"\left({a}, {c}\right)"),
+    lambda a, b, c: MathCase(f"({a}, {b}, {c})", rf"\left({a}, {b}, {c}\right)", f"({a}, {c}, {b})"),
+    lambda a, b, c: MathCase(rf"\{{{a}, {a + 1}\}}", rf"\{{{a + 1}, {a}\}}", rf"\{{{a}, {a + 1}, {a + 2}\}}"),
     lambda a, b, c: MathCase(rf"{a}\pi", rf"\frac{{{2 * a}\pi}}{{2}}", rf"\frac{{{a}\pi}}{{2}}"),
     lambda a, b, c: MathCase(f"{c}x - {b}", f"-{b} + {c}x", f"{b} - {c}x"),
 )

@@ -169,7 +169,7 @@ def _question(problem: Problem) -> Question:
 
 def _fault(reading: Reading, numbers: list[int], target: int) -> str:
     """Why the expression is not a solution, in a few words; empty if it is one."""
-    if list(reading.numbers) != sorted(numbers):
+    if sorted(reading.numbers) != sorted(numbers):
         return _misuse(reading.numbers, numbers)
     if reading.value is None:
         return "divides by zero"

@@ -218,7 +218,7 @@ def canonical(node: Node) -> str:
 
 
 class Reading(NamedTuple):
-    """What a verifier wants to know of an expression: its canonical form, its numbers, ascending, and its value."""
+    """What a verifier wants to know of an expression: its canonical form, its numbers as written, and its value."""
 
     canonical: str
     numbers: tuple[int, ...]
@@ -238,4 +238,4 @@ def _read(text: str) -> Reading | str:
         node = parse(text)
     except NotAnExpression as error:
         return str(error)
-    return Reading(canonical(node), tuple(sorted(leaves(node))), evaluate(node))
+    return Reading(canonical(node), tuple(leaves(node)), evaluate(node))
