@@ -1,0 +1,127 @@
+"""What a saved tree offers as choices: the steps after a node, alike ones counted as one, and what each is worth.
+
+A **measure** says what nodes are worth as sums and counts, so that it can be added over nodes that hold the same
+tokens: what the search backed up, how the solutions below ended, or what the guide said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from clew.core.types import FinishReason, Outcome, State
+from clew.reward.tree_labels import judged_visits
+from clew.search.tree import ROOT, Tree
+
+
+class Measure(NamedTuple):
+    """Worth of each of N nodes as `sums[n] / counts[n]`; a count of 0 says that nobody knows."""
+
+    sums: Sequence[float]
+    counts: Sequence[int]
+
+    def value(self, nodes: Sequence[int]) -> float | None:
+        """Mean over all that was counted at `nodes`; None if nothing was."""
+        count = self.count(nodes)
+        return sum(self.sums[node] for node in nodes) / count if count else None
+
+    def count(self, nodes: Sequence[int]) -> int:
+        return sum(self.counts[node] for node in nodes)
+
+
+MeasureOf = Callable[[Tree], Measure]
+
+
+def backed_up(tree: Tree) -> Measure:
+    """Values that the search backed up, and its visits; what could not be judged is left out of both."""
+    return Measure(tree.value_sum, judged_visits(tree))
+
+
+def outcomes(tree: Tree) -> Measure:
+    """Verdict values of the judged solutions at or below each node: the Monte Carlo return of a step."""
+    sums, counts = [0.0] * len(tree), [0] * len(tree)
+    for node, verdict in tree.verdicts.items():
+        if verdict.outcome is not Outcome.UNSCORED and verdict.value is not None:
+            sums[node] += verdict.value
+            counts[node] += 1
+    # A parent has a smaller index than its children.
+    for node in range(len(tree) - 1, ROOT, -1):
+        sums[tree.parent[node]] += sums[node]
+        counts[tree.parent[node]] += counts[node]
+    return Measure(sums, counts)
+
+
+def guide_scores(tree: Tree) -> Measure:
+    """The guide's score of each state itself; nothing is added up from below."""
+    known = [score == score for score in tree.score]
+    scores = [score if ok else 0.0 for score, ok in zip(tree.score, known, strict=True)]
+    return Measure(scores, [int(ok) for ok in known])
+
+
+def best_known(tree: Tree) -> Measure:
+    """`backed_up` if the search backed anything up; else the guide's scores, else outcomes."""
+    measures = (backed_up(tree), guide_scores(tree), outcomes(tree))
+    return next((measure for measure in measures if any(measure.counts)), measures[0])
+
+
+class Growth(NamedTuple):
+    """A state as the tokens it goes on from and those it adds."""
+
+    before: tuple[int, ...]
+    added: tuple[int, ...]
+
+
+def growth(tree: Tree, node: int) -> Growth:
+    """What `node` adds to its parent; a state that was written anew adds all of itself to nothing."""
+    state = tree.states[node]
+    if node == ROOT:
+        return Growth((), state.tokens)
+    parent = tree.states[tree.parent[node]]
+    if state.problem == parent.problem:
+        for before in (parent.tokens, parent.reopened().tokens):
+            if state.tokens[: len(before)] == before:
+                return Growth(before, state.tokens[len(before) :])
+    return Growth((), state.tokens)
+
+
+class Step(NamedTuple):
+    """One choice after a state."""
+
+    state: State
+    before: tuple[int, ...]
+    """Response tokens it goes on from."""
+    tokens: tuple[int, ...]
+    """Those it adds, as they were sampled."""
+    nodes: tuple[int, ...]
+    """The nodes that hold it, the first made first."""
+
+
+def steps_of(tree: Tree, node: int) -> list[Step]:
+    """The steps that were sampled after `node`, in the order they were made, those with the same tokens as one.
+
+    Text that was told is nobody's choice, and a response rolled out to judge `node` is no step: both are left out.
+    """
+    found: dict[tuple[object, ...], list[int]] = {}
+    for child in tree.children[node]:
+        if tree.completions[child] is not None and not _rolled_out(tree, child):
+            state = tree.states[child]
+            found.setdefault((state.tokens, state.finished, _other_prompt(tree, state)), []).append(child)
+    grown = [(nodes, growth(tree, nodes[0])) for nodes in found.values()]
+    return [Step(tree.states[nodes[0]], part.before, part.added, tuple(nodes)) for nodes, part in grown if part.added]
+
+
+def _other_prompt(tree: Tree, state: State) -> object:
+    return None if state.problem == tree.problem else state.problem.prompt
+
+
+def _rolled_out(tree: Tree, node: int) -> bool:
+    """Whether `node` is a roll-out of its parent: visited once, whole, and beside steps, which have the priors."""
+    if not _whole(tree, node) or tree.children[node] or tree.visits[node] != 1 or tree.prior[node] != 1.0:
+        return False
+    others = (child for child in tree.children[tree.parent[node]] if child != node)
+    return any(not _whole(tree, child) or tree.children[child] or tree.prior[child] != 1.0 for child in others)
+
+
+def _whole(tree: Tree, node: int) -> bool:
+    completion = tree.completions[node]
+    return completion is not None and completion.finish is not FinishReason.STEP
