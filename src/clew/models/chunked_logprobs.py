@@ -1,0 +1,86 @@
+"""Log-probabilities of tokens from hidden states, without the logits of all of them at once.
+
+The logits of a few tokens are made, used and dropped, and made again in the backward pass: memory for
+[chunk, vocabulary] instead of [tokens, vocabulary], the same numbers and gradients, and one multiplication more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Logits that are held at once."""
+WORTHWHILE_BYTES = 256 * 2**20
+"""Logits of this size and more are worth the second multiplication; smaller ones are quicker held."""
+
+
+class ChunkedLogProbs(NamedTuple):
+    """Of targets, and the entropies of the distributions they were drawn from, in nats, both [tokens]."""
+
+    logprobs: Tensor
+    entropies: Tensor
+
+
+def worth_chunking(tokens: int, vocabulary: int) -> bool:
+    """Whether logits [tokens, vocabulary] in float32 are large enough to be made in chunks."""
+    return tokens * vocabulary * 4 >= WORTHWHILE_BYTES
+
+
+def chunked_logprobs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float = 1.0, chunk: int | None = None
+) -> ChunkedLogProbs:
+    """log softmax(hidden @ weight.T / temperature) at the targets, and its entropy; both carry gradients.
+
+    `hidden` [tokens, width], `weight` [vocabulary, width], `targets` [tokens] long. `chunk` tokens are taken at a time,
+    by default as many as `CHUNK_BYTES` holds. Logits are made in the type of `hidden` and summed in float32 or better.
+    """
+    rows = max(CHUNK_BYTES // (4 * len(weight)), 1) if chunk is None else chunk
+    return ChunkedLogProbs(*_Chunked.apply(hidden, weight, targets, temperature, rows))
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        chosen, entropies, totals = (hidden.new_empty(len(hidden), dtype=wide) for _ in range(3))
+        for part in _parts(len(hidden), rows):
+            logits = _logits(hidden[part], weight, temperature)
+            totals[part] = logits.logsumexp(-1)
+            chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - totals[part]
+            logits -= totals[part, None]
+            # 0 log 0 = 0, also for a logit of minus infinity.
+            entropies[part] = -(logits.exp() * logits.nan_to_num(neginf=0.0)).sum(-1)
+        ctx.save_for_backward(hidden, weight, targets, totals, entropies)
+        ctx.temperature, ctx.rows = temperature, rows
+        return chosen, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden, weight, targets, totals, entropies = ctx.saved_tensors
+        of_chosen, of_entropy = grads
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        for part in _parts(len(hidden), ctx.rows):
+            logprobs = _logits(hidden[part], weight, ctx.temperature) - totals[part, None]
+            p = logprobs.exp()
+            # d entropy / d logit = -p (log p + entropy); d chosen / d logit = [target] - p.
+            slope = logprobs.nan_to_num(neginf=0.0).add_(entropies[part, None]).mul_(-of_entropy[part, None])
+            slope.sub_(of_chosen[part, None]).mul_(p)
+            slope.scatter_add_(-1, targets[part, None], of_chosen[part, None])
+            narrow = slope.div_(ctx.temperature).to(hidden.dtype)
+            grad_hidden[part] = narrow @ weight
+            grad_weight += narrow.t() @ hidden[part]
+        return grad_hidden, grad_weight, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    return (hidden @ weight.t()).to(torch.promote_types(hidden.dtype, torch.float32)) / temperature
+
+
+def _parts(tokens: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, tokens)) for start in range(0, tokens, rows))
