@@ -36,10 +36,12 @@ class BenchConfig:
     as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second."""
     checkpoint: Path | None = None
     """search, reward: run directory or checkpoint of clew's; left out, for search a model with random weights."""
+    guided: Path | None = None
+    """reward: run directory of a policy of 5-number Countdown, for which two rewards are compared as guides."""
     process_reward: Path | None = None
-    """reward: run directory of a process reward for 5-number Countdown, to compare as a guide."""
+    """reward: run directory of a process reward that was learnt from it."""
     outcome_reward: Path | None = None
-    """reward: run directory of an outcome reward for the same."""
+    """reward: run directory of an outcome reward that was learnt from it."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""
     threads: int = 2
@@ -81,6 +83,7 @@ def main(config: BenchConfig) -> int:
             measured = measure_reward(
                 checkpoint=config.checkpoint,
                 seed=config.seed,
+                guided=config.guided,
                 process=config.process_reward,
                 outcome=config.outcome_reward,
             )
@@ -143,13 +146,15 @@ def _check(config: BenchConfig) -> None:
     if config.checkpoint is not None and config.what not in ("search", "reward"):
         accepted = "no checkpoint, because speed does not depend on what weights have learnt"
         raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")
-    for name in ("process_reward", "outcome_reward"):
+    guides = ("guided", "process_reward", "outcome_reward")
+    for name in guides:
         if getattr(config, name) is not None and config.what != "reward":
             option = f"--{name.replace('_', '-')}"
             raise InvalidValue(option, str(getattr(config, name)), "only with clew bench reward", "leave it out")
-    if (config.process_reward is None) != (config.outcome_reward is None):
-        accepted = "both --process-reward and --outcome-reward, or neither"
-        raise InvalidValue("one of two rewards to compare", "alone", accepted, "give the other, or leave it out")
+    missing = [f"--{name.replace('_', '-')}" for name in guides if getattr(config, name) is None]
+    if 0 < len(missing) < len(guides):
+        accepted = "--guided, --process-reward and --outcome-reward together, or none of them"
+        raise InvalidValue("a comparison of guides without", " and ".join(missing), accepted, "give all three")
     if config.out is None:
         return
     given, accepted = f"--out {config.out}", "a new file in a directory that exists"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
@@ -37,18 +37,23 @@ SIZES = (4, 8, 16, 32)
 
 
 def measure_reward(
-    *, checkpoint: Path | None, seed: int, process: Path | None = None, outcome: Path | None = None
+    *,
+    checkpoint: Path | None,
+    seed: int,
+    guided: Path | None = None,
+    process: Path | None = None,
+    outcome: Path | None = None,
 ) -> dict[str, Any]:
-    """The figures of `clew bench reward`; `guided` only with a `process` and an `outcome` reward model."""
+    """The figures of `clew bench reward`; `guided` only with the policy of that name and two rewards learnt from it."""
     from clew.recipes.bench_reward_labels import measure_labels
 
     if checkpoint is None:
         accepted = "the run directory of a policy of 4-number Countdown"
         raise InvalidValue("--checkpoint", None, accepted, "make one with clew speedrun")
-    guided: dict[str, Any] = {}
-    if process is not None and outcome is not None:
-        guided = {"guided": compare_guides(checkpoint, process, outcome, seed=seed)}
-    return {"prm": measure_prm(checkpoint, seed=seed), "labels": measure_labels(checkpoint, seed=seed), **guided}
+    found = {"prm": measure_prm(checkpoint, seed=seed), "labels": measure_labels(checkpoint, seed=seed)}
+    if guided is not None and process is not None and outcome is not None:
+        found["guided"] = compare_guides(guided, process, outcome, seed=seed)
+    return found
 
 
 def measure_prm(checkpoint: Path, *, seed: int, settings: ProcessRewardSettings = PRM) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def compare_guides(  # noqa: PLR0913  two guides, and what they are compared on
     outcome: Path,
     *,
     task: str = "countdown:count=5",
-    problems: int = 400,
+    problems: int = 800,
     sizes: Sequence[int] = SIZES,
     strategies: Sequence[str] = STRATEGIES,
     seed: int = 0,
@@ -144,17 +149,20 @@ def compare_guides(  # noqa: PLR0913  two guides, and what they are compared on
 
     `outcome` and `process` are the most accurate rows of each at equal tokens: of the outcome reward's the best, and
     of the process reward's the best that took no more. `better` says whether the second's interval is above the
-    first's.
+    first's. The policy answers in the mode that the process reward learnt from.
     """
+    from clew.data.checkpoint_files import resolve_checkpoint
     from clew.recipes.compare import CompareConfig, measure
     from clew.recipes.progress import Progress
     from clew.recipes.search import load_any_policy
+    from clew.reward.load import read_card
     from clew.tasks import make_task
 
+    mode = cast('Literal["think", "direct"]', read_card(resolve_checkpoint(process)).mode)
     judge, policy = make_task(task), load_any_policy(str(checkpoint))
     chosen = judge.problems("test", problems, derive_seed(seed, "held out"))
     names = tuple(f"{strategy}@learned-reward" for strategy in strategies)
-    plain = CompareConfig(checkpoint=str(checkpoint), task=task, strategies=names, seed=seed)
+    plain = CompareConfig(checkpoint=str(checkpoint), task=task, strategies=names, mode=mode, together=256, seed=seed)
     rows: list[dict[str, Any]] = []
     total = 2 * len(names) * len(sizes) * problems
     with Progress({"guided": 1.0}).stage("guided", total=total) as bar:
