@@ -41,8 +41,8 @@ def proxy_and_truth(points: Sequence[WatchPoint]) -> str:
         rung = [point for point in points if point.parted]
         if rung:
             gains = [point.truth - first.truth for point in rung]
-            style = {"color": TEXT.light, "marker": "x", "linestyle": "none", "markersize": 9}
-            ax.plot([point.distance for point in rung], gains, label="alarm", **style)
+            where = [point.distance for point in rung]
+            ax.plot(where, gains, color=TEXT.light, marker="x", markersize=9, linestyle="none", label="alarm")
         ax.set_xlabel("distance from the start, sqrt(KL in nats a response)")
         ax.set_title("gained since the start", loc="left", color=MUTED.light, pad=24)
         legend_above(ax)

@@ -185,10 +185,10 @@ def stability(run: Run) -> Section:
 def over_optimisation(run: Run) -> Section:
     """The looks at held-out problems of the stage that watched what it optimises, if one did."""
     wanted = ("step", "kl_response", "proxy", "truth", "parted")
-    found = [[number(row.get(name)) for name in wanted] for row in run.metrics]
+    found = ([n for name in wanted if (n := number(row.get(name))) is not None] for row in run.metrics)
     points = [
         WatchPoint(int(step), max(kl, 0.0) ** 0.5, proxy, truth, parted > 0)
-        for step, kl, proxy, truth, parted in (row for row in found if None not in row)  # type: ignore[misc,operator,arg-type]
+        for step, kl, proxy, truth, parted in (row for row in found if len(row) == len(wanted))
     ]
     figures = _drawn(("Reward optimised and reward wanted", proxy_and_truth(points), told(points) if points else ""))
     return Section(anchor="over-optimisation", title="Over-optimisation", figures=figures, layout="one")

@@ -79,5 +79,5 @@ def agreement(mdp: Mdp, reward: Floats) -> float:
     """
     uniform_SA = np.full(mdp.transition.shape[:2], 1.0 / mdp.transition.shape[1])
     live = ~mdp.terminal
-    pair = [advantages(world, uniform_SA)[live].ravel() for world in (mdp, mdp.with_reward(reward))]
-    return float(np.corrcoef(*pair)[0, 1])
+    ours, other = (advantages(world, uniform_SA)[live].ravel() for world in (mdp, mdp.with_reward(reward)))
+    return float(np.corrcoef(ours, other)[0, 1])
