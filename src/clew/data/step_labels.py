@@ -181,7 +181,8 @@ def _parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtra("Parquet needs pyarrow", "an installation with it", "pip install pyarrow") from None
+        given, advice = "pyarrow is not installed", "python -m pip install 'clew[parquet]'"
+        raise MissingExtra(given, "Parquet files with it, JSON lines without", advice) from None
     return pyarrow
 
 

