@@ -80,8 +80,10 @@ def test_looks_begin_at_the_start_and_move_away_from_it(paid_for_brevity):
 
 
 def test_the_report_draws_the_looks(paid_for_brevity):
+    paid_for_brevity.write_json("summary.json", {"stages": []})
     section = over_optimisation(read_run(paid_for_brevity.path))
     (figure,) = section.figures
+    assert "what is optimised" in figure.svg
     assert "what is wanted" in figure.svg
     assert "The alarm did not ring." in figure.caption
 
