@@ -178,6 +178,9 @@ def test_a_trajectory_is_shaped_along_its_steps_and_the_unscored_stays_as_it_is(
     assert third.step_rewards == (-1.0,)
     assert third.reward.value == -1.0
     assert PotentialShaping(potential=Lengths()).shape([unscored]) == [unscored]
+    (doubled,) = PotentialShaping(potential=Lengths(), weight=2.0).shape([right])
+    assert doubled.step_rewards == pytest.approx([2 * 0.4, 1.0 - 2 * 1.4])
+    assert doubled.reward.parts == {"verifier": 1.0, "shaping": -2.0}
 
 
 @settings(max_examples=50)

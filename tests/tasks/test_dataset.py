@@ -79,6 +79,10 @@ def test_messages_ids_and_verifiers_of_rows(tmp_path):
         ('{"question": "What is 0 + 0?", "answer": 0}', "line 1 again"),
         ("[" * 100_000, "not JSON"),
         (b'{"question": "\xff", "answer": 1}', "not JSON"),
+        (r'{"question": "x", "answer": 1, "id": "a\ud800"}', "half of a character"),
+        (r'{"question": "x\udfff", "answer": 1}', "half of a character"),
+        ('{"question": "x", "answer": ' + "9" * 5000 + "}", "not JSON"),
+        ('{"question": "x", "answer": NaN}', "not a number"),
     ],
 )
 def test_a_bad_row_is_an_error_with_its_line_or_is_left_out(tmp_path, capsys, line, reason):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -103,7 +103,16 @@ def read_row(record: object, columns: Columns) -> Row:
     if fault := VERIFIERS[verifier].gold_fault(answer):
         raise BadRow(f"the answer {answer[:40]!r} is {fault}: verifier {verifier} cannot judge against it")
     identity = _scalar(record, "id") or hashlib.blake2b(json.dumps(prompt).encode(), digest_size=8).hexdigest()
+    _check_texts([identity, answer, *(message.content for message in prompt)])
     return Row(identity, prompt, answer, verifier, _scalar(record, "difficulty"))
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRow(f"a text holds {ascii(text[error.start])}, half of a character") from None
 
 
 def _question(record: Mapping[str, Any], column: str) -> object:
