@@ -112,7 +112,7 @@ def _check_texts(texts: Sequence[str]) -> None:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise BadRow(f"a text holds {ascii(text[error.start])}, half of a character") from None
+            raise BadRow(f"a text holds {text[error.start]!a}, half of a character") from None
 
 
 def _question(record: Mapping[str, Any], column: str) -> object:
