@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from fractions import Fraction
+from itertools import accumulate
 from statistics import fmean
 
 import numpy as np
@@ -23,11 +25,13 @@ few = settings(max_examples=25, deadline=None)
 @few
 @given(st.lists(st.tuples(st.integers(1, 40), values), min_size=2, max_size=8), st.integers(0, 10**7))
 def test_the_slope_is_that_of_the_least_squares_line(steps, start):
-    updates = np.cumsum([step for step, _ in steps]) + start
-    ys = [y for _, y in steps]
-    points = [Measured(float(x), y) for x, y in zip(updates, ys, strict=True)]
-    expected = np.polyfit(updates - updates[0], ys, 1)[0]
-    assert gain_per_update(points) == pytest.approx(expected, abs=1e-9)
+    xs = list(accumulate((step for step, _ in steps), initial=start))[1:]
+    ys = [Fraction(y) for _, y in steps]
+    x_mean, y_mean = Fraction(sum(xs), len(xs)), sum(ys) / len(ys)
+    above = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
+    slope = above / sum((x - x_mean) ** 2 for x in xs)
+    points = [Measured(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+    assert gain_per_update(points) == pytest.approx(float(slope), abs=1e-9)
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])
