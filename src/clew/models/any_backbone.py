@@ -32,6 +32,10 @@ def plain_qwen3(model: PreTrainedModel) -> bool:
         and config.rope_parameters.get("rope_type", "default") == "default"
         and model.dtype == torch.float32
         and model.device.type == "cpu"
+        # It reads the weights themselves: adapters, recomputation and autocast would pass it by.
+        and not getattr(model, "_hf_peft_config_loaded", False)
+        and not any(layer.gradient_checkpointing for layer in model.base_model.layers)
+        and not torch.is_autocast_enabled("cpu")
     )
 
 

@@ -36,10 +36,16 @@ class TransformersPolicy:
         max_rows: int = 64,
     ) -> None:
         self.model, self.tokenizer, self.version, self.max_rows = model.eval(), tokenizer, name, max_rows
+        self._name, self._updates = name, 0
         ends = model.generation_config.eos_token_id
         self._ends = frozenset([ends] if isinstance(ends, int) else ends or ()) | {tokenizer.eos_token_id}
         self._prompt_ids = lru_cache(maxsize=1 << 12)(self._render)
         self._piece = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
+
+    def refresh(self) -> None:
+        """Name a new version: the model was trained."""
+        self._updates += 1
+        self.version = f"{self._name}+{self._updates}"
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Raises `InvalidValue` if a prompt and `max_tokens` do not fit the model's context."""

@@ -174,9 +174,11 @@ def load_any_policy(checkpoint: str) -> Policy:
     if checkpoint.startswith(("http://", "https://")):
         return _remote(checkpoint)
     if foreign(Path(checkpoint)):
+        from clew.data.checkpoint_files import resolve_checkpoint
         from clew.models.transformers_policy import load_transformers_policy
 
-        return load_transformers_policy(Path(checkpoint))
+        path = Path(checkpoint)
+        return load_transformers_policy(path if path.suffix == ".gguf" else resolve_checkpoint(path))
     policy = stage.load_policy(Path(checkpoint))
     if isinstance(policy, LocalPolicy):
         policy.remember(CACHE_BYTES)
@@ -184,16 +186,22 @@ def load_any_policy(checkpoint: str) -> Policy:
 
 
 def foreign(path: Path) -> bool:
-    """Whether clew did not make the model at `path`: a GGUF file, or a Hugging Face directory without checksums."""
-    from clew.data.checkpoint_files import CHECKSUMS
+    """Whether clew did not make the model at `path`: a GGUF file, a Hugging Face directory without checksums, or one
+    that clew trained and whose chat format is another's."""
+    from clew.data.checkpoint_files import CHECKPOINTS, CHECKSUMS, resolve_checkpoint
+    from clew.initialize.chat import CHAT_TEMPLATE
 
     if path.suffix == ".gguf":
         return True
+    if (path / CHECKPOINTS).is_dir():
+        path = resolve_checkpoint(path)
     try:
         kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return False
-    return kind is not None and not (path / CHECKSUMS).exists()
+    template = path / "chat_template.jinja"
+    other_chat = template.is_file() and template.read_text(encoding="utf-8") != CHAT_TEMPLATE
+    return kind is not None and (other_chat or not (path / CHECKSUMS).exists())
 
 
 def _remote(address: str) -> Policy:

@@ -18,9 +18,11 @@ from clew.recipes.progress import Bar, Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from clew.core.protocols import Policy
     from clew.core.task import Split, Task
     from clew.data.run import RunDirectory
     from clew.models.policy import LocalPolicy
+    from clew.models.transformers_policy import TransformersPolicy
 
 MISTAKE_WORDS = frozenset({"no", "back"})
 """A response without them answers with its first attempt."""
@@ -97,12 +99,22 @@ def load_policy(path: Path) -> LocalPolicy:
     return LocalPolicy(loaded.model, loaded.tokenizer, name=directory.name)
 
 
-def save_policy(policy: LocalPolicy, run: RunDirectory, name: str) -> None:
-    """Commit the policy's model as the checkpoint of stage `name`."""
+def save_policy(
+    policy: LocalPolicy | TransformersPolicy,
+    run: RunDirectory,
+    name: str,
+    beside: Callable[[Path], None] | None = None,
+) -> None:
+    """Commit the policy's model as the checkpoint of stage `name`, with what `beside` writes into its directory."""
     from clew.models.checkpoint import save_checkpoint
+    from clew.models.policy import LocalPolicy
 
+    tokenizer: Any = policy.codec.tokenizer if isinstance(policy, LocalPolicy) else policy.tokenizer
+    model: Any = policy.model
     with run.writing_checkpoint(name) as directory:
-        save_checkpoint(policy.model, policy.codec.tokenizer, directory)
+        save_checkpoint(model, tokenizer, directory)
+        if beside is not None:
+            beside(directory)
 
 
 def training_problems(task: Task, seed: int, most: int = 20_000) -> list[Problem]:
@@ -134,7 +146,7 @@ class Evaluation:
 
 
 def evaluate_stage(
-    policy: LocalPolicy, task: Task, problems: Sequence[Problem], settings: Evaluation, *, seed: int, stage: Stage
+    policy: Policy, task: Task, problems: Sequence[Problem], settings: Evaluation, *, seed: int, stage: Stage
 ) -> dict[str, Any]:
     """Rates of `policy` on held-out `problems`: sampled, greedy, direct (no retries), and its first attempts."""
     from clew.evaluate import sample_groups, summarise
@@ -243,7 +255,16 @@ def resolved(config: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("out", "resume", "overwrite", "json")}
 
 
-def run_alone(name: str, train: Callable[[Stage], None], *, config: Any, policy: LocalPolicy, steps: float) -> int:
+def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
+    name: str,
+    train: Callable[[Stage], None],
+    *,
+    config: Any,
+    policy: LocalPolicy | TransformersPolicy,
+    steps: float,
+    evaluation: Evaluation | None = None,
+    beside: Callable[[Path], None] | None = None,
+) -> int:
     """Run one training stage as a run of its own: train, save, evaluate, report; print where the results are."""
     from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
@@ -255,7 +276,7 @@ def run_alone(name: str, train: Callable[[Stage], None], *, config: Any, policy:
     keep_freed_memory()
     check_settings(config.settings)
     task = make_task(config.task)
-    settings = Evaluation()
+    settings = evaluation or Evaluation()
     most = min(settings.problems, count_problems(task, "test") or settings.problems)
     held_out = task.problems("test", most, derive_seed(config.seed, "held out"))
     # Last, so that whatever can be refused leaves no directory behind.
@@ -263,7 +284,7 @@ def run_alone(name: str, train: Callable[[Stage], None], *, config: Any, policy:
     progress = Progress({name: 1.0})
     with running(name, run, progress, total=steps) as stage:
         train(stage)
-        save_policy(policy, run, name)
+        save_policy(policy, run, name, beside)
         result = {
             "name": name,
             "seconds": stage.seconds,

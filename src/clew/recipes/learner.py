@@ -1,0 +1,187 @@
+"""A policy that learns: whichever class it is, with adapters or without, one update in one place.
+
+`policy` writes; `model` is what gradients reach. They are the same unless adapters learn: then `refresh` merges them
+into the policy's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
+
+from clew.core.errors import InvalidValue
+from clew.models.tuning import ADAPTER, Tuning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from clew.core.types import Problem
+    from clew.learn.batch import Example, PaddedBatch
+    from clew.learn.optim import MuonAdamW
+    from clew.models.policy import LocalPolicy
+    from clew.models.transformers_policy import TransformersPolicy
+
+Noted = TypeVar("Noted")
+TOKENS_PER_PASS = 2048
+
+
+class Updated(NamedTuple):
+    """What an update's micro-batches noted, and the norm of their gradient before clipping."""
+
+    noted: list[Any]
+    grad_norm: float
+
+
+@final
+class Learner:
+    """A policy whose weights are here, and how they learn."""
+
+    def __init__(
+        self,
+        policy: LocalPolicy | TransformersPolicy,
+        tuning: Tuning | None = None,
+        *,
+        mode: str = "think",
+        seed: int = 0,
+    ) -> None:
+        import copy
+
+        from clew.learn.ema import Average
+        from clew.models.tuning import add_adapters
+        from clew.reward.load import prompts
+
+        self.policy, self.tuning, self.mode = policy, tuning or Tuning(), mode
+        plain = cast("PreTrainedModel", policy.model)
+        self.model = copy.deepcopy(plain) if self.tuning.lora else plain
+        if self.tuning.lora:
+            add_adapters(self.model, self.tuning, seed=seed)
+        self.prompt_ids: Callable[[Problem], tuple[int, ...]] = prompts(self.tokenizer, mode)
+        self._average = Average(self.model, self.tuning.ema) if self.tuning.ema else None
+
+    @property
+    def tokenizer(self) -> Any:
+        from clew.models.policy import LocalPolicy
+
+        return self.policy.codec.tokenizer if isinstance(self.policy, LocalPolicy) else self.policy.tokenizer
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the model reads."""
+        return int(self.model.config.max_position_embeddings)
+
+    def optimizer(self, *, lr_matrix: float, lr_other: float) -> MuonAdamW:
+        """Of everything that learns; AdamW alone, at `lr_other`, for adapters or if it was asked for."""
+        import torch
+
+        from clew.learn.optim import MuonAdamW, make_optimizer
+
+        if self.tuning.optimizer == "muon" and not self.tuning.lora:
+            return make_optimizer(self.model, lr_matrix=lr_matrix, lr_other=lr_other)
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        return MuonAdamW(torch.optim.AdamW(learning, lr=lr_other, betas=(0.9, 0.95), weight_decay=0.0))
+
+    def logprobs(self, batch: PaddedBatch) -> Tensor:
+        """Log-probabilities [batch, time] of the targets, 0 outside their mask; with gradients."""
+        from clew.models.any_backbone import target_logprobs
+
+        with self.precision():
+            return target_logprobs(self.model, batch.input_ids, batch.targets, batch.target_mask)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """What a forward pass stands in, on the thread that makes it."""
+        from clew.models.tuning import in_precision
+
+        return in_precision(self.tuning, self.model)
+
+    def update(  # noqa: PLR0913  an update and its limits, by name
+        self,
+        optimizer: MuonAdamW,
+        lengths: Sequence[int],
+        loss_of_rows: Callable[[list[int]], tuple[Tensor, Noted]],
+        loss: Callable[[list[Noted]], float],
+        *,
+        step: int,
+        multiplier: float = 1.0,
+        checkpoint: Path | None = None,
+        max_grad_norm: float = 1.0,
+    ) -> Updated:
+        """Descend the sum of the losses of micro-batches by one step; `loss` is that sum, from what was noted.
+
+        Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
+        """
+        import torch
+
+        from clew.learn.gradients import sum_gradients
+        from clew.learn.guard import check_finite
+        from clew.models.tuning import recomputing
+
+        with recomputing(self.model, self.tuning):
+            noted = sum_gradients(self.model, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_grad_norm).item()
+        check_finite(loss=loss(noted), grad_norm=grad_norm, step=step, checkpoint=checkpoint)
+        optimizer.step(multiplier=multiplier)
+        optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update()
+        return Updated(noted, grad_norm)
+
+    def refresh(self) -> None:
+        """Let the policy write with the present weights."""
+        from clew.models.tuning import merged_weights
+
+        if self.model is not self.policy.model:
+            self.policy.model.load_state_dict(merged_weights(self.model))
+        self.policy.refresh()
+
+    def finish(self) -> None:
+        """Let the policy write, and be saved, with what was learnt: the average of the weights if there is one."""
+        if self._average is not None:
+            self._average.store()
+        self.refresh()
+
+    def save_beside(self, directory: Path) -> None:
+        """Write the adapters, if there are any, into the checkpoint `directory` of the merged weights."""
+        from clew.models.tuning import save_adapters
+
+        if self.tuning.lora:
+            save_adapters(self.model, directory / ADAPTER)
+
+
+def load_learner(checkpoint: Path, tuning: Tuning, *, mode: str, seed: int) -> Learner:
+    """The policy at `checkpoint`: a run, a checkpoint of clew or a Hugging Face directory. Raises `InvalidValue`."""
+    from clew.models.policy import LocalPolicy
+    from clew.models.transformers_policy import TransformersPolicy
+    from clew.recipes.search import foreign, load_any_policy
+    from clew.recipes.stage import load_policy
+
+    policy: Any = load_any_policy(str(checkpoint)) if foreign(checkpoint) else load_policy(checkpoint)
+    if not isinstance(policy, LocalPolicy | TransformersPolicy) or checkpoint.suffix == ".gguf":
+        accepted = "a run directory, a checkpoint of clew or a Hugging Face directory"
+        raise InvalidValue("--checkpoint", str(checkpoint), accepted, "choose a model whose weights can be trained")
+    return Learner(policy, tuning, mode=mode, seed=seed)
+
+
+def reference_copy(learner: Learner) -> PreTrainedModel:
+    """A frozen copy of the weights that the policy writes with now."""
+    import copy
+
+    model = copy.deepcopy(cast("PreTrainedModel", learner.policy.model)).eval()
+    return cast("PreTrainedModel", model.requires_grad_(False))
+
+
+def check_fits(examples: Sequence[Example], context: int) -> None:
+    """Raise `InvalidValue` if one of `examples` is longer than the model's context."""
+    longest = max((len(e.prompt_ids) + len(e.response_ids) for e in examples), default=0)
+    if longest > context:
+        accepted = f"at most {context} tokens, prompt included: the model's context"
+        raise InvalidValue("length of an example", longest, accepted, "drop it, or choose a model with more context")
+
+
+def same_vocabulary(one: Any, other: Any, name: str) -> None:
+    """Raise `InvalidValue` unless two tokenizers have the same tokens under the same ids."""
+    if one.get_vocab() != other.get_vocab():
+        given = f"a model of {len(other)} tokens that are not those of the policy, which has {len(one)}"
+        raise InvalidValue(name, given, "a model with the policy's own vocabulary", "choose one of the same family")
