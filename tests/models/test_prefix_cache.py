@@ -16,7 +16,8 @@ from slow_engine import LOGPROB_TOLERANCE, STOPS, Context, assert_same, make_con
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
 from clew.models.engine import RolloutEngine
-from clew.models.prefix_cache import NOWHERE, PrefixCache, Shape
+from clew.models.prefix_cache import NOWHERE, PrefixCache
+from clew.models.prefix_counts import Shape
 from clew.models.reading import ranges
 from clew.models.written import Sampled
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clew.models.incremental import RowCache
-from clew.models.prefix_cache import PrefixCache, digests_after
+from clew.models.path_digests import digests_after
+from clew.models.prefix_cache import PrefixCache
 
 Places = NDArray[np.int64]
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from clew.models import column_kernels, kernels
 from clew.models.forward import rotary_table, rotary_tables
-from clew.models.prefix_cache import PrefixCache, Shape, Slots
+from clew.models.prefix_cache import PrefixCache, Slots
+from clew.models.prefix_counts import Shape
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM

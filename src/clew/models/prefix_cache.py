@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import RLock
-from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clew.core.errors import InvalidValue
 from clew.models import column_kernels
+from clew.models.path_digests import digests_below
+from clew.models.prefix_counts import Counts, ReadingCost, Shape
 
 ROOT = 0
 """The slot of the empty path; it holds nothing."""
@@ -29,52 +29,6 @@ EVICTED_AT_ONCE = 1 / 16
 Slots = NDArray[np.int64]
 NOWHERE: Slots = np.zeros(0, dtype=np.int64)
 """The empty path."""
-
-
-class Shape(NamedTuple):
-    """Sizes of what is kept of one token."""
-
-    layers: int
-    kv_heads: int
-    head_width: int
-    width: int
-    vocabulary: int
-
-    @property
-    def bytes(self) -> int:
-        """Of keys, values and the hidden state, float32."""
-        return 4 * (2 * self.layers * self.kv_heads * self.head_width + self.width)
-
-
-@dataclass(slots=True)
-class Counts:
-    """Tokens since the cache was made or last forgot."""
-
-    read: int = 0
-    """Of contexts, computed."""
-    decoded: int = 0
-    """Of completions, computed. Not the last of each, which is read when the completion is continued, and not those
-    that were held, or that a sibling had computed when they were drawn."""
-    served: int = 0
-    """Of contexts, not computed, because they were held or read for a sibling."""
-    reread: int = 0
-    """Of those read, computed before and evicted since, or not kept for want of room."""
-    evicted: int = 0
-
-    @property
-    def computed(self) -> int:
-        return self.read + self.decoded
-
-
-class ReadingCost(Protocol):
-    """Of one context, in tokens."""
-
-    @property
-    def read(self) -> int: ...
-    @property
-    def cached(self) -> int: ...
-    @property
-    def reread(self) -> int: ...
 
 
 class PrefixCache:
@@ -182,7 +136,7 @@ class PrefixCache:
     def lose(self, path: Slots, tokens: Sequence[int]) -> None:
         """Note that `tokens` were computed below `path` and are not kept."""
         with self._lock:
-            self._lost.update(_digests(int(self._digest[last(path)]), tokens))
+            self._lost.update(digests_below(int(self._digest[last(path)]), tokens))
 
     def num_lost(self, path: Slots, tokens: Sequence[int]) -> int:
         """How many of `tokens` below `path` were computed before and are not held."""
@@ -192,7 +146,7 @@ class PrefixCache:
             at = last(path)
             known = self._walk(at, tokens)
             digest = int(self._digest[known[-1] if known else at])
-            return sum(digest in self._lost for digest in _digests(digest, tokens[len(known) :]))
+            return sum(digest in self._lost for digest in digests_below(digest, tokens[len(known) :]))
 
     def children(self, slots: Slots, tokens: Slots) -> Slots:
         """The slots of `tokens` [n] after `slots` [n], all in use; `NOT_HELD` where there is none."""
@@ -240,7 +194,7 @@ class PrefixCache:
 
     def digest(self, path: Slots, tokens: Sequence[int]) -> int:
         """The number of `path` and `tokens` after it."""
-        return list(_digests(int(self._digest[last(path)]), tokens))[-1]
+        return list(digests_below(int(self._digest[last(path)]), tokens))[-1]
 
     def _children_at(self, edges: Slots) -> Slots:
         get = self._children.get
@@ -273,7 +227,7 @@ class PrefixCache:
         self._children.update(zip(edges, slots, strict=True))
         new = np.array(slots, dtype=np.int64)
         self._edge[new] = edges
-        self._digest[new] = list(_digests(int(self._digest[parents[0]]), tokens))
+        self._digest[new] = list(digests_below(int(self._digest[parents[0]]), tokens))
         self._depth[new] = np.arange(len(path), len(path) + len(new))
         self._used_at[new] = self._clock - 1
         return np.concatenate([path, new])
@@ -312,15 +266,3 @@ class PrefixCache:
 def last(path: Slots) -> int:
     """The slot at the end of `path`."""
     return int(path[-1]) if len(path) else ROOT
-
-
-def _digests(digest: int, tokens: Sequence[int]) -> Iterator[int]:
-    """Of every path that goes on with `tokens` from the path with `digest`."""
-    for token in tokens:
-        digest = hash((digest, token))
-        yield digest
-
-
-def digests_after(digests: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """Of the paths that go on from those with `digests` with one of `tokens` each."""
-    return [hash(path) for path in zip(digests, tokens, strict=True)]
