@@ -120,22 +120,30 @@ def test_version_is_told_once():
     assert f"## {clew.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_links_between_documents_lead_somewhere():
-    broken = []
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
-            if "://" not in target and not (path.parent / target).exists():
-                broken.append(f"{path.relative_to(ROOT)} -> {target}")
-    assert broken == []
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def test_every_document_can_be_reached_from_the_index():
-    docs = ROOT / "docs"
-    reached, to_read = set(), [docs / "index.md"]
-    while to_read:
-        path = to_read.pop().resolve()
-        if path in reached or not path.is_file() or path.suffix != ".md":
-            continue
-        reached.add(path)
-        to_read += [path.parent / t for t in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))]
-    assert {p.resolve() for p in docs.rglob("*.md")} - reached == set()
+def links(path: Path) -> list[tuple[Path, str]]:
+    """Where the links of a document lead within the repository: a file, and a heading or nothing."""
+    found = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)[^)]*\)", path.read_text(encoding="utf-8"))
+    return [(path.parent / name if name else path, heading) for name, heading in found if "://" not in name]
+
+
+def headings(path: Path) -> set[str]:
+    """Of a document, as links write them: in lower case, blanks as dashes, without marks."""
+    lines = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE).splitlines()
+    found = [re.sub(r"[^\w\s-]", "", line.lstrip("#").strip().lower()) for line in lines if line.startswith("#")]
+    return {heading.replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_of_documents_lead_somewhere(path):
+    for target, heading in links(path):
+        assert target.exists(), target
+        assert not heading or heading in headings(target), f"{target}#{heading}"
+
+
+def test_the_index_lists_every_document():
+    index = ROOT / "docs" / "index.md"
+    listed = {target.resolve() for target, _ in links(index)} | {index.resolve()}
+    assert {p.resolve() for p in (ROOT / "docs").rglob("*.md")} - listed == set()
