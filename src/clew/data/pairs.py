@@ -121,7 +121,9 @@ def pairs_of_solutions(
     _check(margin, cap)
     of: defaultdict[object, dict[tuple[int, ...], Solution]] = defaultdict(dict)
     for one in solutions:
-        of[one.problem.id, one.problem.prompt].setdefault(one.tokens, one)
+        # One without a reward is in no pair, and must not stand in for its twin that has one.
+        if one.value is not None:
+            of[one.problem.id, one.problem.prompt].setdefault(one.tokens, one)
     found = []
     for alike in of.values():
         every = list(alike.values())

@@ -7,11 +7,11 @@ An action is a step of a tree, or of a trajectory where no tree was kept. `value
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from clew.core.types import Group, Outcome, Problem, State, Trajectory
+from clew.core.types import Group, Outcome, Problem, Span, State, Trajectory
 from clew.data.origin import Origin
 from clew.data.tree_steps import Measure, MeasureOf, backed_up, growth, outcomes
 from clew.search.tree import ROOT, Tree
@@ -120,51 +120,59 @@ def _highest(tree: Tree) -> list[float]:
     return found
 
 
-def actions_of_groups(groups: Iterable[Group], *, run: str = "") -> list[Action]:
-    """Every step of every trajectory of `groups`; all steps of one have its reward as their return.
+def actions_of_groups(
+    groups: Iterable[Group], *, text: Callable[[State], str] | None = None, run: str = ""
+) -> list[Action]:
+    """What was sampled of every trajectory of `groups`; all actions of one have its reward as their return.
 
-    Steps are those of the state; a response sampled in one go is one step. Text is that of the whole response, in its
-    last step, because a store keeps no text of steps.
+    With `text`, the policy's, an action a step. Without it one action, the whole response, because a store keeps no
+    text of steps. Text that was told is nobody's action, but part of the state of those that follow.
     """
     return [
         action
         for group in groups
         for place, trajectory in enumerate(group.trajectories)
-        for action in _steps(trajectory, run, place)
+        for action in _of_trajectory(trajectory, text, run, place)
     ]
 
 
-def _steps(trajectory: Trajectory, run: str, place: int) -> list[Action]:
+def _of_trajectory(
+    trajectory: Trajectory, text: Callable[[State], str] | None, run: str, place: int
+) -> Iterator[Action]:
     state, last, source = trajectory.state, trajectory.completion, trajectory.provenance
     reward = None if math.isnan(trajectory.reward.value) else trajectory.reward.value
-    origin = Origin(run=run, stage=source.stage, strategy=source.strategy, node=source.node, sample=place)
+    # What stands before the completion may have been told: only what is in it is known to be sampled.
     told = len(state.tokens) - len(last.tokens)
-    scores = trajectory.step_rewards if len(trajectory.step_rewards) == len(state.steps) else ()
-    actions = []
-    for at, span in enumerate(state.steps):
-        ended = at == len(state.steps) - 1
-        # What stands before the completion may have been told: only what is in it is known to be sampled.
-        if span.start < told:
-            continue
-        actions.append(
-            Action(
-                problem=state.problem,
-                prefix=state.tokens[: span.start],
-                tokens=state.tokens[span.start : span.stop],
-                text=trajectory.text if ended else "",
-                logprobs=None if last.logprobs is None else last.logprobs[span.start - told : span.stop - told],
-                score=scores[at] if scores else None,
-                returned=reward,
-                best=reward,
-                solutions=int(reward is not None),
-                outcome=trajectory.verdict.outcome if ended else None,
-                finished=ended and state.finished,
-                depth=at + 1,
-                policy_version=last.policy_version,
-                origin=origin,
-            )
+    spans = [Span(told, len(state.tokens))] if text is None else [span for span in state.steps if span.start >= told]
+    scores = trajectory.step_rewards if len(trajectory.step_rewards) == len(spans) else ()
+    for at, span in enumerate(spans):
+        ended = at == len(spans) - 1
+        before, after = _texts(state, span, text, trajectory.text)
+        yield Action(
+            problem=state.problem,
+            prefix=state.tokens[: span.start],
+            tokens=state.tokens[span.start : span.stop],
+            prefix_text=before,
+            text=after.removeprefix(before),
+            logprobs=None if last.logprobs is None else last.logprobs[span.start - told : span.stop - told],
+            score=scores[at] if scores else None,
+            returned=reward,
+            best=reward,
+            solutions=int(reward is not None),
+            outcome=trajectory.verdict.outcome if ended else None,
+            finished=ended and state.finished,
+            depth=1 if text is None else state.steps.index(span) + 1,
+            policy_version=last.policy_version,
+            origin=Origin(run=run, stage=source.stage, strategy=source.strategy, node=source.node, sample=place),
         )
-    return actions
+
+
+def _texts(state: State, span: Span, text: Callable[[State], str] | None, whole: str) -> tuple[str, str]:
+    """The response before and after a step."""
+    if text is None:
+        return "", whole
+    before, after = (text(State(state.problem, state.tokens[:stop])) for stop in span)
+    return before, after
 
 
 def action_key(action: Action) -> tuple[object, ...]:
