@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clew.core.errors import InvalidValue, UnknownName
-from clew.core.types import State
+from clew.core.types import Completion, FinishReason, State
 from clew.reward.bandit import Exp3, LinUcb, as_gain, exploration
 from clew.reward.ensemble import ByDomain, Cautious, Weighted, WorstCase, lower_confidence
 from clew.tasks import Countdown, Maze
@@ -79,6 +79,25 @@ def test_a_mixture_asks_the_expert_of_the_domain_alone():
     assert scores(by_size) == [0.0, 0.5, 0.5]
     with pytest.raises(UnknownName, match="maze"):
         scores(ByDomain(experts={"countdown": ONE}))
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Scorer: of each state the number in its completion, so that one paired with another's shows."""
+
+    name: str = "echo"
+
+    def score(self, states, completions):
+        return [0.0 if completion is None else float(completion.tokens[0]) for completion in completions]
+
+    def cost_tokens(self, states):
+        return 0
+
+
+def test_a_mixture_hands_each_expert_the_completions_of_its_own_states():
+    completions = [Completion((1,), None, FinishReason.STEP), Completion((2,), None, FinishReason.STEP), None]
+    mixture = ByDomain(experts={"countdown": Echo(), "maze": Echo()})
+    assert mixture.score(STATES, completions) == [1.0, 2.0, 0.0]
 
 
 def test_ensembles_of_nothing_and_bad_weights_are_refused():
