@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from clew.core.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from clew.core.protocols import Policy, Prompt, Search
     from clew.core.types import Completion, Sampling, State
     from clew.data.run import RunDirectory
@@ -259,53 +257,6 @@ def human_labels(config: LabelConfig) -> tuple[list[StepLabels], dict[str, Any]]
     return read.rows, {"skipped": len(read.bad)}
 
 
-def summarise(config: LabelConfig, labels: Sequence[StepLabels]) -> dict[str, Any]:
-    """`summary.json`: how many labels, of what, at what cost; for Countdown how they agree with V*."""
-    from dataclasses import asdict
-
-    from clew.core.cost import Cost
-
-    cost = sum((one.cost for one in labels), Cost())
-    known = [label for one in labels for label in one.labels if label is not None]
-    first = [one.first_wrong for one in labels if one.first_wrong is not None]
-    return {
-        "method": config.method,
-        "task": config.task,
-        "seed": config.seed,
-        "solutions": len(labels),
-        "steps": sum(len(one.steps) for one in labels),
-        "labels": len(known),
-        "labels_that_count": sum(weight > 0 for one in labels for weight in one.weights),
-        "mean_label": sum(known) / len(known) if known else None,
-        "solutions_with_a_wrong_step": len(first),
-        "unscored_rollouts": sum(one.unscored for one in labels),
-        "cost": {**asdict(cost), "tokens": cost.tokens},
-        "exact_value": against_exact_value(labels, cost),
-    }
-
-
-def against_exact_value(labels: Sequence[StepLabels], cost: Any) -> dict[str, Any] | None:
-    """How good the labels that count are against V*, whole solutions left out; None for a task without a solver."""
-    from dataclasses import asdict
-
-    from clew.reward.countdown_value import exact_value
-    from clew.reward.estimator_quality import Reference, estimator_quality
-
-    found, exact = [], []
-    for one in labels:
-        facts = one.problem.metadata
-        if one.problem.task != "countdown" or not {"numbers", "target"} <= facts.keys():
-            return None
-        for at in range(len(one.steps) - 1):
-            value = one.labels[at]
-            if value is not None and one.weights[at]:
-                found.append(value)
-                exact.append(float(exact_value("".join(one.steps[: at + 1]), facts["numbers"], facts["target"])))
-    if not found:
-        return None
-    return asdict(estimator_quality(found, Reference(values=tuple(exact)), cost))
-
-
 def _check(config: LabelConfig) -> None:
     for name in ("problems", "solutions", "k", "searches", "max_tokens", "together"):
         if getattr(config, name) < 1:
@@ -336,6 +287,7 @@ def _write(run: RunDirectory, config: LabelConfig, labels: Sequence[StepLabels])
 
 def _finish(config: LabelConfig, run: RunDirectory, labels: Sequence[StepLabels], told: dict[str, Any]) -> int:
     from clew.data.files import jsonable
+    from clew.recipes.label_summary import summarise, table
 
     path = _write(run, config, labels)
     summary = {**summarise(config, labels), **told}
@@ -347,22 +299,3 @@ def _finish(config: LabelConfig, run: RunDirectory, labels: Sequence[StepLabels]
 
         Console(highlight=False).print(table(summary, path))
     return 0
-
-
-def table(summary: dict[str, Any], path: Path) -> Table:
-    """One screen: how many labels there are, and what they cost."""
-    from rich import box
-    from rich.table import Table
-
-    shown = Table(title=f"{summary['method']} labels of {summary['task']}: {path}", box=box.SIMPLE, show_header=False)
-    for name in ("solutions", "steps", "labels", "labels_that_count", "mean_label", "solutions_with_a_wrong_step"):
-        value = summary[name]
-        shown.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
-    for name in ("unscored_rollouts", "skipped"):
-        if summary.get(name):
-            shown.add_row(name.replace("_", " "), str(summary[name]))
-    for name, what in {"model_calls": "roll-outs", "tokens": "tokens sampled and read"}.items():
-        shown.add_row(what, f"{summary['cost'][name]:,}")
-    if summary["exact_value"]:
-        shown.add_row("rank correlation with V*", f"{summary['exact_value']['spearman']:.3f}")
-    return shown
