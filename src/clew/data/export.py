@@ -52,8 +52,8 @@ def conversation(problem: Problem, prefix: str, text: str) -> Shown:
 
 
 def plain(problem: Problem) -> str:
-    """The prompt's messages as they are, one after the other in lines of their own."""
-    return "\n".join(message.content for message in problem.prompt)
+    """The prompt's messages as they are, each in lines of its own."""
+    return "".join(f"{message.content}\n" for message in problem.prompt)
 
 
 def as_text(render: Callable[[Problem], str] = plain) -> Form:
@@ -123,7 +123,7 @@ def dpo_rows(pairs: Iterable[Pair], form: Form = conversation) -> list[Row]:
 
 def action_rows(actions: Iterable[Action], form: Form) -> list[Row]:
     """`prompt` (with the response so far), `completion` (the step), and what the search knew of it."""
-    numbers = ("prior", "visits", "value", "score", "returned", "best", "solutions", "finished", "depth")
+    numbers = ("rollout", "prior", "visits", "value", "score", "returned", "best", "solutions", "finished", "depth")
     return [
         {
             **_shown(form(one.problem, one.prefix_text, one.text)),

@@ -13,7 +13,7 @@ from typing import final
 
 from clew.core.types import Group, Outcome, Problem, Span, State, Trajectory
 from clew.data.origin import Origin
-from clew.data.tree_steps import Measure, MeasureOf, backed_up, growth, outcomes
+from clew.data.tree_steps import Measure, MeasureOf, backed_up, growth, known_priors, outcomes, rolled_out
 from clew.search.tree import ROOT, Tree
 
 
@@ -33,7 +33,9 @@ class Action:
     logprobs: tuple[float, ...] | None = None
     """[T] under the policy that sampled the step."""
     prior: float | None = None
-    """Probability that the policy gave the step among its siblings; None where there is no tree."""
+    """Probability that the policy gave the step among its siblings; None where no search asked for it."""
+    rollout: bool = False
+    """Whether it is a whole response that was sampled only to judge the state, not a step to choose."""
     visits: int = 0
     """How often the search went through the step, without visits that could not be judged."""
     value: float | None = None
@@ -67,9 +69,13 @@ def actions_of_tree(
 
     Nodes of told text are nobody's action and are left out. `value` and `visits` are those of `measure`.
     """
-    worth, ends, highest = measure(tree), outcomes(tree), _highest(tree)
+    worth, ends, highest, priors = measure(tree), outcomes(tree), _highest(tree), known_priors(tree)
     return [
-        _action(tree, node, (worth, ends), highest[node], text, origin or Origin())
+        replace(
+            _action(tree, node, (worth, ends), text, origin or Origin()),
+            prior=priors[node],
+            best=None if math.isinf(highest[node]) else highest[node],
+        )
         for node in range(1, len(tree))
         if tree.completions[node] is not None and growth(tree, node).added
     ]
@@ -79,7 +85,6 @@ def _action(
     tree: Tree,
     node: int,
     measures: tuple[Measure, Measure],
-    best: float,
     text: Callable[[State], str],
     origin: Origin,
 ) -> Action:
@@ -94,12 +99,11 @@ def _action(
         prefix_text=before,
         text=text(state).removeprefix(before),
         logprobs=last.logprobs,
-        prior=tree.prior[node],
+        rollout=rolled_out(tree, node),
         visits=worth.counts[node],
         value=worth.value([node]),
         score=None if math.isnan(tree.score[node]) else tree.score[node],
         returned=ends.value([node]),
-        best=None if math.isinf(best) else best,
         solutions=ends.counts[node],
         outcome=None if verdict is None else verdict.outcome,
         finished=state.finished,

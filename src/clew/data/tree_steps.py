@@ -6,6 +6,7 @@ tokens: what the search backed up, how the solutions below ended, or what the gu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def steps_of(tree: Tree, node: int) -> list[Step]:
     """
     found: dict[tuple[object, ...], list[int]] = {}
     for child in tree.children[node]:
-        if tree.completions[child] is not None and not _rolled_out(tree, child):
+        if tree.completions[child] is not None and not rolled_out(tree, child):
             state = tree.states[child]
             found.setdefault((state.tokens, state.finished, _other_prompt(tree, state)), []).append(child)
     grown = [(nodes, growth(tree, nodes[0])) for nodes in found.values()]
@@ -114,8 +115,25 @@ def _other_prompt(tree: Tree, state: State) -> object:
     return None if state.problem == tree.problem else state.problem.prompt
 
 
-def _rolled_out(tree: Tree, node: int) -> bool:
-    """Whether `node` is a roll-out of its parent: visited once, whole, and beside steps, which have the priors."""
+def known_priors(tree: Tree) -> list[float | None]:
+    """[N] the probability of each step among its siblings; None where no search asked, and for what is no step.
+
+    A tree says 1 where nobody asked: then those of siblings do not add up to 1.
+    """
+    found: list[float | None] = [None] * len(tree)
+    for children in tree.children:
+        steps = [child for child in children if tree.completions[child] is not None and not rolled_out(tree, child)]
+        if steps and math.isclose(sum(tree.prior[child] for child in steps), 1.0, abs_tol=1e-6):
+            for child in steps:
+                found[child] = tree.prior[child]
+    return found
+
+
+def rolled_out(tree: Tree, node: int) -> bool:
+    """Whether `node` is a roll-out of its parent: visited once, whole, and beside steps, which have the priors.
+
+    A tree does not say so itself. A search without priors that visits a last step once cannot be told apart from it.
+    """
     if not _whole(tree, node) or tree.children[node] or tree.visits[node] != 1 or tree.prior[node] != 1.0:
         return False
     others = (child for child in tree.children[tree.parent[node]] if child != node)

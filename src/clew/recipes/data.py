@@ -183,7 +183,8 @@ def _nothing(source: Source, config: DataConfig) -> InvalidValue:
     if not source.seen and source.left_out:
         accepted = f"problems of the split: {source.left_out} groups are of other splits"
         return InvalidValue(name, 0, accepted, "search or learn with --split train, or give --split any")
-    if source.unjudged:
+    outcomes = config.what in ("expert", "solutions") or config.level == "solution" or config.values == "outcome"
+    if source.unjudged and outcomes:
         accepted = f"judged solutions: nobody judged {source.unjudged} finished ones"
         return InvalidValue(name, 0, accepted, "give --judge")
     match config.what:
