@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clew.models import any_backbone
+from clew.models import chunked_logprobs as chunked
 from clew.models.chunked_logprobs import WORTHWHILE_BYTES, chunked_logprobs, worth_chunking
 
 
@@ -56,10 +58,9 @@ def test_in_float32_and_bfloat16():
     torch.testing.assert_close(narrow.double(), chosen, rtol=0.05, atol=0.1)
 
 
-def test_a_token_that_is_impossible_adds_no_entropy():
-    hidden = torch.tensor([[1.0]], requires_grad=True)
-    weight = torch.tensor([[0.0], [0.0], [-math.inf]])
-    found = chunked_logprobs(hidden, weight, torch.tensor([0]))
+def test_logits_too_large_for_exp():
+    hidden = torch.tensor([[300.0]], requires_grad=True)
+    found = chunked_logprobs(hidden, torch.tensor([[1.0], [1.0], [-1.0]]), torch.tensor([0]))
     assert found.entropies.item() == pytest.approx(math.log(2))
     assert found.logprobs.item() == pytest.approx(-math.log(2))
 
@@ -84,3 +85,25 @@ def test_memory_is_that_of_a_chunk(monkeypatch):
 def test_when_it_is_worth_it():
     assert not worth_chunking(2048, 300)
     assert worth_chunking(2048, WORTHWHILE_BYTES // 4 // 2048)
+
+
+def test_models_of_the_library_are_read_in_chunks_where_their_logits_are_large(monkeypatch, make_model):
+    """In float64, so that the library reads the model and not clew."""
+    draw = torch.Generator().manual_seed(0)
+    ids, targets = torch.randint(2, 300, (2, 3, 9), generator=draw)
+    mask = torch.rand(3, 9, generator=draw) < 0.6
+    model = make_model(vocabulary=300).to(torch.float64)
+    found, used = [], []
+
+    def watched(*args, **settings):
+        used.append(len(args[0]))
+        return chunked_logprobs(*args, **settings, chunk=4)
+
+    monkeypatch.setattr(any_backbone, "chunked_logprobs", watched)
+    for limit in (WORTHWHILE_BYTES, 0):
+        monkeypatch.setattr(chunked, "WORTHWHILE_BYTES", limit)
+        logprobs = any_backbone.target_logprobs(model, ids, targets, mask)
+        found.append((logprobs, *torch.autograd.grad(logprobs.sum(), list(model.parameters()))))
+    assert used == [int(mask.sum())]
+    for whole_batch, in_chunks in zip(*found, strict=True):
+        torch.testing.assert_close(in_chunks.double(), whole_batch.double(), rtol=1e-5, atol=1e-5)

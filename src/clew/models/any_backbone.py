@@ -10,9 +10,10 @@ import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clew.core.errors import InvalidValue
+from clew.models.chunked_logprobs import chunked_logprobs, worth_chunking
 from clew.models.forward import hidden_states, token_logprobs
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ def target_logprobs(model: PreTrainedModel, input_ids: Tensor, targets: Tensor, 
     """Log-probabilities of the `targets` [batch, time] that follow `input_ids`, 0 outside `target_mask`."""
     if plain_qwen3(model):
         return token_logprobs(cast("Qwen3ForCausalLM", model), input_ids, targets, target_mask).logprobs
-    logits = model.get_output_embeddings()(body_states(model, input_ids, target_mask)).float()
-    chosen = logits.log_softmax(dim=-1).gather(1, targets[target_mask][:, None])[:, 0]
+    hidden, head = body_states(model, input_ids, target_mask), model.get_output_embeddings()
+    # An adapter's or a biased head says more than its weight does, and autocast would not reach the backward pass.
+    plain = type(head) is nn.Linear and head.bias is None and not torch.is_autocast_enabled(hidden.device.type)
+    if plain and worth_chunking(len(hidden), len(head.weight)):
+        chosen = chunked_logprobs(hidden, head.weight, targets[target_mask]).logprobs
+    else:
+        logits = head(hidden).float()
+        chosen = logits.log_softmax(dim=-1).gather(1, targets[target_mask][:, None])[:, 0]
     return torch.zeros(targets.shape, dtype=chosen.dtype).masked_scatter(target_mask, chosen)

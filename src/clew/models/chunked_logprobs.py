@@ -47,39 +47,54 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, rows: int
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        chosen, entropies, totals = (hidden.new_empty(len(hidden), dtype=wide) for _ in range(3))
+        chosen, entropies, totals = (hidden.new_empty(len(hidden), dtype=_wide(hidden)) for _ in range(3))
         for part in _parts(len(hidden), rows):
             logits = _logits(hidden[part], weight, temperature)
-            totals[part] = logits.logsumexp(-1)
-            chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - totals[part]
-            logits -= totals[part, None]
-            # 0 log 0 = 0, also for a logit of minus infinity.
-            entropies[part] = -(logits.exp() * logits.nan_to_num(neginf=0.0)).sum(-1)
+            highest = logits.amax(-1)
+            logits.sub_(highest[:, None])
+            chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1)
+            weights = logits.exp()
+            total = weights.sum(-1)
+            entropies[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
+            chosen[part] -= total.log()
+            totals[part] = highest + total.log()
         ctx.save_for_backward(hidden, weight, targets, totals, entropies)
         ctx.temperature, ctx.rows = temperature, rows
+        ctx.set_materialize_grads(False)
         return chosen, entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None, None]:
         hidden, weight, targets, totals, entropies = ctx.saved_tensors
-        of_chosen, of_entropy = grads
+        of_chosen = grads[0]
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         for part in _parts(len(hidden), ctx.rows):
-            logprobs = _logits(hidden[part], weight, ctx.temperature) - totals[part, None]
-            p = logprobs.exp()
-            # d entropy / d logit = -p (log p + entropy); d chosen / d logit = [target] - p.
-            slope = logprobs.nan_to_num(neginf=0.0).add_(entropies[part, None]).mul_(-of_entropy[part, None])
-            slope.sub_(of_chosen[part, None]).mul_(p)
-            slope.scatter_add_(-1, targets[part, None], of_chosen[part, None])
+            logprobs = _logits(hidden[part], weight, ctx.temperature).sub_(totals[part, None])
+            slope = _slope(logprobs, entropies[part], *(g if g is None else g[part, None] for g in grads))
+            if of_chosen is not None:
+                slope.scatter_add_(-1, targets[part, None], of_chosen[part, None])
             narrow = slope.div_(ctx.temperature).to(hidden.dtype)
-            grad_hidden[part] = narrow @ weight
-            grad_weight += narrow.t() @ hidden[part]
+            torch.matmul(narrow, weight, out=grad_hidden[part])
+            grad_weight.addmm_(narrow.t(), hidden[part])
         return grad_hidden, grad_weight, None, None, None
 
 
+def _slope(logprobs: Tensor, entropies: Tensor, of_chosen: Tensor | None, of_entropy: Tensor | None) -> Tensor:
+    """Gradient of the logits but for the target's: d chosen = [target] - p, d entropy = -p (log p + entropy)."""
+    if of_entropy is None:
+        return logprobs.exp_().mul_(-of_chosen)
+    p = logprobs.exp()
+    pull = logprobs.add_(entropies[:, None]).mul_(-of_entropy)
+    return p.mul_(pull if of_chosen is None else pull.sub_(of_chosen))
+
+
 def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    return (hidden @ weight.t()).to(torch.promote_types(hidden.dtype, torch.float32)) / temperature
+    logits = (hidden @ weight.t()).to(_wide(hidden))
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _wide(hidden: Tensor) -> torch.dtype:
+    return torch.promote_types(hidden.dtype, torch.float32)
 
 
 def _parts(tokens: int, rows: int) -> Iterator[slice]:
