@@ -17,7 +17,7 @@ from clew.core.types import Group, Problem, State
 from clew.data.distinct import by_chance
 from clew.data.expert import Solution, solutions_of_groups
 from clew.data.origin import Origin
-from clew.data.tree_steps import Measure, MeasureOf, Step, backed_up, steps_of
+from clew.data.tree_steps import Measure, MeasureOf, Step, backed_up, rollouts, steps_of
 from clew.search.tree import Tree
 
 
@@ -188,10 +188,10 @@ def pairs_of_tree(  # noqa: PLR0913  one tree, the rest by name
     for a node with one step, or whose steps are all worth the same.
     """
     _check(margin, None)
-    worth = measure(tree)
+    worth, rolled_out = measure(tree), rollouts(tree)
     found: list[Pair] = []
     for node in range(len(tree)):
-        rated = [step for step in steps_of(tree, node) if worth.count(step.nodes) >= max(1, min_visits)]
+        rated = [step for step in steps_of(tree, node, rolled_out) if worth.count(step.nodes) >= max(1, min_visits)]
         for better, worse in _compared(rated, worth, every=every):
             if worth_of(worth, better) - worth_of(worth, worse) >= margin and _same_state(better, worse):
                 # Text of the node itself: the parent that a state remembers may have been opened again.

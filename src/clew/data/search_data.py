@@ -13,7 +13,7 @@ from typing import final
 
 from clew.core.types import Group, Outcome, Problem, Span, State, Trajectory
 from clew.data.origin import Origin
-from clew.data.tree_steps import Measure, MeasureOf, backed_up, growth, known_priors, outcomes, rolled_out
+from clew.data.tree_steps import Measure, MeasureOf, backed_up, growth, known_priors, outcomes, rollouts
 from clew.search.tree import ROOT, Tree
 
 
@@ -69,11 +69,13 @@ def actions_of_tree(
 
     Nodes of told text are nobody's action and are left out. `value` and `visits` are those of `measure`.
     """
-    worth, ends, highest, priors = measure(tree), outcomes(tree), _highest(tree), known_priors(tree)
+    worth, ends, highest, rolled_out = measure(tree), outcomes(tree), _highest(tree), rollouts(tree)
+    priors = known_priors(tree, rolled_out)
     return [
         replace(
             _action(tree, node, (worth, ends), text, origin or Origin()),
             prior=priors[node],
+            rollout=node in rolled_out,
             best=None if math.isinf(highest[node]) else highest[node],
         )
         for node in range(1, len(tree))
@@ -99,7 +101,6 @@ def _action(
         prefix_text=before,
         text=text(state).removeprefix(before),
         logprobs=last.logprobs,
-        rollout=rolled_out(tree, node),
         visits=worth.counts[node],
         value=worth.value([node]),
         score=None if math.isnan(tree.score[node]) else tree.score[node],

@@ -14,7 +14,7 @@ from typing import final
 from clew.core.errors import InvalidValue
 from clew.core.types import Problem, State
 from clew.data.origin import Origin
-from clew.data.tree_steps import backed_up, outcomes, steps_of
+from clew.data.tree_steps import backed_up, outcomes, rollouts, steps_of
 from clew.search.tree import Tree
 
 
@@ -84,10 +84,10 @@ def visit_targets(
 
     Steps of the same tokens are one. A node with a single step is kept: its target is certain, and its value counts.
     """
-    worth, ends = backed_up(tree), outcomes(tree)
+    worth, ends, rolled_out = backed_up(tree), outcomes(tree), rollouts(tree)
     found = []
     for node in range(len(tree)):
-        steps = [step for step in steps_of(tree, node) if step.state.problem == tree.states[node].problem]
+        steps = [step for step in steps_of(tree, node, rolled_out) if step.state.problem == tree.states[node].problem]
         # Steps that were written anew go on from nothing: they are no choices in this state.
         steps = [step for step in steps if step.before == tree.states[node].tokens]
         visits = tuple(worth.count(step.nodes) for step in steps)

@@ -7,7 +7,7 @@ tokens: what the search backed up, how the solutions below ended, or what the gu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import NamedTuple
 
 from clew.core.types import FinishReason, Outcome, State
@@ -97,14 +97,15 @@ class Step(NamedTuple):
     """The nodes that hold it, the first made first."""
 
 
-def steps_of(tree: Tree, node: int) -> list[Step]:
+def steps_of(tree: Tree, node: int, rolled_out: Set[int]) -> list[Step]:
     """The steps that were sampled after `node`, in the order they were made, those with the same tokens as one.
 
-    Text that was told is nobody's choice, and a response rolled out to judge `node` is no step: both are left out.
+    Text that was told is nobody's choice, and a response `rolled_out` (see `rollouts`) to judge `node` is no step: both
+    are left out.
     """
     found: dict[tuple[object, ...], list[int]] = {}
     for child in tree.children[node]:
-        if tree.completions[child] is not None and not rolled_out(tree, child):
+        if tree.completions[child] is not None and child not in rolled_out:
             state = tree.states[child]
             found.setdefault((state.tokens, state.finished, _other_prompt(tree, state)), []).append(child)
     grown = [(nodes, growth(tree, nodes[0])) for nodes in found.values()]
@@ -115,31 +116,43 @@ def _other_prompt(tree: Tree, state: State) -> object:
     return None if state.problem == tree.problem else state.problem.prompt
 
 
-def known_priors(tree: Tree) -> list[float | None]:
+def known_priors(tree: Tree, rolled_out: Set[int]) -> list[float | None]:
     """[N] the probability of each step among its siblings; None where no search asked, and for what is no step.
 
     A tree says 1 where nobody asked: then those of siblings do not add up to 1.
     """
     found: list[float | None] = [None] * len(tree)
     for children in tree.children:
-        steps = [child for child in children if tree.completions[child] is not None and not rolled_out(tree, child)]
+        steps = [child for child in children if tree.completions[child] is not None and child not in rolled_out]
         if steps and math.isclose(sum(tree.prior[child] for child in steps), 1.0, abs_tol=1e-6):
             for child in steps:
                 found[child] = tree.prior[child]
     return found
 
 
-def rolled_out(tree: Tree, node: int) -> bool:
-    """Whether `node` is a roll-out of its parent: visited once, whole, and beside steps, which have the priors.
+def rollouts(tree: Tree) -> Set[int]:
+    """Nodes that are whole responses sampled only to judge their parent, which a tree does not say itself.
 
-    A tree does not say so itself. A search without priors that visits a last step once cannot be told apart from it.
+    They are leaves without a prior in a tree of steps, visited once; and where a search rolls out, all visits of a node
+    come from below it. A last step that was visited once, and had no sibling to share the prior with, looks the same.
     """
-    if not _whole(tree, node) or tree.children[node] or tree.visits[node] != 1 or tree.prior[node] != 1.0:
-        return False
-    others = (child for child in tree.children[tree.parent[node]] if child != node)
-    return any(not _whole(tree, child) or tree.children[child] or tree.prior[child] != 1.0 for child in others)
+    grown = range(ROOT + 1, len(tree))
+    if not any(0.0 < tree.prior[node] < 1.0 or not _whole(tree, node) for node in grown):
+        return frozenset()
+    from_below = [
+        tree.visits[node] == sum(tree.visits[child] for child in tree.children[node]) for node in range(len(tree))
+    ]
+    return frozenset(
+        node
+        for node in grown
+        if _whole(tree, node)
+        and not tree.children[node]
+        and tree.visits[node] == 1
+        and tree.prior[node] == 1.0
+        and from_below[tree.parent[node]]
+    )
 
 
 def _whole(tree: Tree, node: int) -> bool:
     completion = tree.completions[node]
-    return completion is not None and completion.finish is not FinishReason.STEP
+    return completion is None or completion.finish is not FinishReason.STEP
