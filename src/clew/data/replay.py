@@ -1,11 +1,12 @@
 """A replay buffer: what earlier rounds found, as long as it is fresh enough to learn from.
 
 A buffer is a value: adding gives a new one. Age is counted in rounds, because policies change between rounds, not
-within one; which policy wrote an item is in its `version`. On disk it is stages of a trajectory store, one a round.
+within one; which policy wrote an item is in its `version`. On disk it is one stage of a trajectory store.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -125,18 +126,11 @@ class ReplayBuffer(Generic[T]):
 
 
 def save_buffer(store: TrajectoryStore, buffer: ReplayBuffer[Group], *, name: str = "replay") -> None:
-    """Put `buffer` into `store` in place of the one of that name. Trajectories that could not be judged are left out.
+    """Put `buffer` into stage `name` of `store`, in place of the one that is there: all of it, or nothing when killed.
 
-    Killed on the way, the buffer that is there has whole rounds, and says no round that it has not.
+    Trajectories that could not be judged, and groups that have no other, teach nothing and are left out.
     """
-    of: dict[str, list[Group]] = {}
-    for entry in buffer.entries:
-        judged = replace(entry.item, trajectories=entry.item.scored)
-        of.setdefault(_stage(name, entry.round, entry.version), []).append(judged)
-    for stage in [old for old in store.stages() if _parsed(old, name) is not None and old not in of]:
-        store.replace(stage)
-    for stage, groups in of.items():
-        store.replace(stage, groups)
+    store.replace(name, [_marked(entry) for entry in buffer.entries if entry.item.scored])
 
 
 def load_buffer(
@@ -144,32 +138,46 @@ def load_buffer(
 ) -> ReplayBuffer[Group]:
     """The buffer that `save_buffer` put there, as it is in `round`: what is too old by then is left out.
 
-    Equal to what was saved but for what the store does not keep (parents of states, trajectories without a judgement).
+    Equal to what was saved but for what the store does not keep. Raises `RunDirectoryError` for entries of a later
+    round, and for a stage that holds something else.
     """
-    found = sorted((parsed, stage) for stage in store.stages() if (parsed := _parsed(stage, name)) is not None)
-    late = [number for (number, _), _ in found if number > round]
-    if late:
+    entries = [_unmarked(group, store) for group in store.groups(name)]
+    late = max((entry.round for entry in entries), default=round)
+    if late > round:
         accepted = f"a buffer of round {round} or before"
-        raise RunDirectoryError(
-            f"{store.path} has entries of round {late[0]}", accepted, "give the round it was saved in"
+        advice = "give the round it was saved in, or another name"
+        raise RunDirectoryError(f"{store.path} has entries of round {late}", accepted, advice)
+    fresh = tuple(entry for entry in entries if max_age is None or round - entry.round <= max_age)
+    return ReplayBuffer(capacity=capacity, max_age=max_age, round=round, entries=fresh[-capacity:])
+
+
+def _marked(entry: Entry[Group]) -> Group:
+    """The judged trajectories of an entry, whose round and version travel in their provenance."""
+    return replace(
+        entry.item,
+        trajectories=tuple(
+            replace(one, provenance=replace(one.provenance, stage=_mark(entry, one.provenance.stage)))
+            for one in entry.item.scored
+        ),
+    )
+
+
+def _mark(entry: Entry[Group], stage: str) -> str:
+    return json.dumps({"stage": stage, "round": entry.round, "version": entry.version})
+
+
+def _unmarked(group: Group, store: TrajectoryStore) -> Entry[Group]:
+    try:
+        marks = [json.loads(one.provenance.stage) for one in group.trajectories]
+        trajectories = tuple(
+            replace(one, provenance=replace(one.provenance, stage=mark["stage"]))
+            for one, mark in zip(group.trajectories, marks, strict=True)
         )
-    entries = [
-        Entry(group, number, version)
-        for (number, version), stage in found
-        if max_age is None or round - number <= max_age
-        for group in store.groups(stage)
-    ]
-    return ReplayBuffer(capacity=capacity, max_age=max_age, round=round, entries=tuple(entries[-capacity:]))
-
-
-def _stage(name: str, number: int, version: str) -> str:
-    return f"{name}/{number:06}/{version}"
-
-
-def _parsed(stage: str, name: str) -> tuple[int, str] | None:
-    head, _, rest = stage.partition("/")
-    number, slash, version = rest.partition("/")
-    return (int(number), version) if head == name and slash and number.isdigit() else None
+        return Entry(replace(group, trajectories=trajectories), int(marks[0]["round"]), str(marks[0]["version"]))
+    except (ValueError, TypeError, KeyError, IndexError):
+        accepted = "a stage that save_buffer wrote"
+        given = f"{store.path} has another kind of trajectories under that name"
+        raise RunDirectoryError(given, accepted, "give the name of a buffer") from None
 
 
 def by_version(entries: Sequence[Entry[T]]) -> dict[str, list[T]]:
