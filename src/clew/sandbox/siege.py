@@ -122,12 +122,13 @@ def _canaries() -> Iterator[_Canaries]:
 
 def besiege(attack: Attack, isolation: Isolation) -> Assault:
     """Run one attack in sandboxes of its own."""
+    others = _own_processes()
     pool = Pool(isolation, lanes=1)
     try:
         with _canaries() as canaries:
             pool.run("pass", limits=LIMITS)
             before, started = _own_processes(), time.monotonic()
-            with _memory_watch() as most_mib:
+            with _memory_watch(others) as most_mib:
                 outcome, escapes = _run(pool, attack, canaries)
             seconds = time.monotonic() - started
             escapes += canaries.touched()
@@ -204,14 +205,14 @@ def _command(pid: int) -> bool:
 
 
 @contextmanager
-def _memory_watch() -> Iterator[list[int]]:
-    """Most MiB that all processes below this one held at once, without this one's own."""
+def _memory_watch(others: set[int]) -> Iterator[list[int]]:
+    """Most MiB that all processes below this one held at once, without `others`, of which it is one."""
     most, stop = [0], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.05):
             held = 0
-            for pid in _own_processes() - {os.getpid()}:
+            for pid in _own_processes() - others:
                 with suppress(OSError, IndexError, ValueError):
                     pages = int(Path("/proc", str(pid), "statm").read_text(encoding="ascii").split()[1])
                     held += pages * os.sysconf("SC_PAGE_SIZE")
