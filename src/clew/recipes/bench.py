@@ -36,6 +36,9 @@ class BenchConfig:
     as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second."""
     checkpoint: Path | None = None
     """search, reward: run directory or checkpoint of clew's; left out, for search a model with random weights."""
+    derivations: Path | None = None
+    """reward: run directory of a policy of 4-number Countdown that answers directly, whose steps the process model
+    judges; left out, that of --checkpoint."""
     guided: Path | None = None
     """reward: run directory of a policy of 5-number Countdown, for which two rewards are compared as guides."""
     process_reward: Path | None = None
@@ -83,6 +86,7 @@ def main(config: BenchConfig) -> int:
             measured = measure_reward(
                 checkpoint=config.checkpoint,
                 seed=config.seed,
+                derivations=config.derivations,
                 guided=config.guided,
                 process=config.process_reward,
                 outcome=config.outcome_reward,
@@ -147,7 +151,7 @@ def _check(config: BenchConfig) -> None:
         accepted = "no checkpoint, because speed does not depend on what weights have learnt"
         raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")
     guides = ("guided", "process_reward", "outcome_reward")
-    for name in guides:
+    for name in (*guides, "derivations"):
         if getattr(config, name) is not None and config.what != "reward":
             option = f"--{name.replace('_', '-')}"
             raise InvalidValue(option, str(getattr(config, name)), "only with clew bench reward", "leave it out")

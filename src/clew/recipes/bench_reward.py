@@ -40,6 +40,7 @@ def measure_reward(
     *,
     checkpoint: Path | None,
     seed: int,
+    derivations: Path | None = None,
     guided: Path | None = None,
     process: Path | None = None,
     outcome: Path | None = None,
@@ -50,7 +51,7 @@ def measure_reward(
     if checkpoint is None:
         accepted = "the run directory of a policy of 4-number Countdown"
         raise InvalidValue("--checkpoint", None, accepted, "make one with clew speedrun")
-    found = {"prm": measure_prm(checkpoint, seed=seed), "labels": measure_labels(checkpoint, seed=seed)}
+    found = {"prm": measure_prm(derivations or checkpoint, seed=seed), "labels": measure_labels(checkpoint, seed=seed)}
     if guided is not None and process is not None and outcome is not None:
         found["guided"] = compare_guides(guided, process, outcome, seed=seed)
     return found
