@@ -122,15 +122,17 @@ def step_label_rows(source: Source, config: DataConfig) -> Made:
         labels = labels_of_tree(one.tree, one.text, LABEL_RULES[config.labels], made=f"tree {config.labels}")
         leaves = [leaf for leaf in one.tree.leaves() if leaf != ROOT]
         found += [(each, replace(one.origin, node=leaf)) for each, leaf in zip(labels, leaves, strict=True)]
-    different = without_duplicates(found, lambda row: (row[0].problem.id, row[0].steps))
+    # As rows, because what differs after the last label is not in them.
+    different = without_duplicates(
+        export.step_rows(found, prompt_renderer(config)), lambda row: (row["problem"], *row["completions"])
+    )
     kept = capped(
         different.rows,
         config.cap,
-        problem=lambda row: row[0].problem.id,
-        rank=lambda row: by_chance(config.seed, row[0].problem.id, *row[0].steps),
+        problem=lambda row: row["problem"],
+        rank=lambda row: by_chance(config.seed, row["problem"], *row["completions"]),
     )
-    render = prompt_renderer(config)
-    return Made(export.step_rows(kept.rows, render), different.dropped, kept.dropped)
+    return Made(kept.rows, different.dropped, kept.dropped)
 
 
 def target_rows(source: Source, config: DataConfig) -> Made:
