@@ -274,6 +274,33 @@ def test_a_problem_that_is_never_solved_is_not_searched():
     assert len(tree) == 1 and policy.asked == {(): 4}
 
 
+def test_a_solution_that_could_not_be_judged_is_not_searched():
+    policy = Counting()
+    crashing = solution(A, Y, X, A, A, A, A)
+    tree = label(OmegaPrm(k=16, join=False, solutions=solutions(crashing)), policy=policy).result.tree
+    assert len(tree) == 1 and policy.asked == {(): 16}
+
+
+class CrashesAfter(Judge):
+    """Judges as usual, but crashes on all that begins like LINE up to its mistake, LINE itself left out."""
+
+    def verify(self, problem, text):
+        begins = text.startswith(POLICY.text(solution(*LINE.tokens[:3], finished=False)))
+        if begins and text != POLICY.text(LINE):
+            return Verdict(Outcome.UNSCORED, None, None, "crash")
+        return Judge.verify(self, problem, text)
+
+
+def test_a_search_ends_where_no_rollout_could_be_judged():
+    policy = Counting()
+    strategy = OmegaPrm(k=8, join=False, solutions=solutions(LINE))
+    tree = label(strategy, policy=policy, judge=CrashesAfter()).result.tree
+    # The middle of LINE is after its third step: nothing says whether the error is before it or behind it.
+    assert policy.asked == {(): 8, LINE.tokens[:3]: 8}
+    (labels,) = labels_of_tree(tree, POLICY.text, implied, made="")
+    assert labels.labels == (None,) * 5 + (0.0,)
+
+
 def test_wrong_rollouts_of_measured_prefixes_join():
     alone = label(OmegaPrm(k=8, join=False, solutions=solutions(LINE))).result.tree
     joined = label(OmegaPrm(k=8, searches=10, solutions=solutions(LINE))).result.tree
