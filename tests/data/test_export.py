@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clew.core.errors import InvalidValue, UnknownName
@@ -147,6 +147,9 @@ def test_files_give_back_what_was_saved(tmp_path, kind):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=3), st.floats() | st.none())
+@example(["a"], math.inf)
+@example(["a"], -math.inf)
+@example(["a"], math.nan)
 def test_any_text_and_any_number_can_be_saved(tmp_path, texts, value):
     rows = [{"prompt": text, "value": value, "values": [value, 0.5]} for text in texts]
     finite = None if value is None or not math.isfinite(value) else value
