@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, pad
-from clew.learn.gradients import accumulate_gradients
+from clew.learn.gradients import accumulate_gradients, even_batches
 from clew.models.side_by_side import side_by_side
 
 
@@ -71,7 +71,7 @@ def test_every_thread_gets_about_as_much_and_a_run_repeats_itself() -> None:
     first, noted = gradient(examples, 2, 2048)
     assert len(noted) == 2
     assert sum(noted) == 512
-    assert max(noted) < 1.25 * min(noted)
+    assert max(noted) == min(noted)
     assert torch.equal(first, gradient(examples, 2, 2048)[0])
 
 
@@ -92,3 +92,15 @@ def test_side_by_side_lets_an_error_through_and_gives_the_threads_back() -> None
     with pytest.raises(ZeroDivisionError):
         side_by_side(work, [0, 1, 2])
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_no_thread_waits_long_for_another(threads: int) -> None:
+    torch.set_num_threads(threads)
+    for lengths in ([40] * 66, [30 + i % 20 for i in range(200)], [250 - i for i in range(120)]):
+        batches = even_batches(lengths, 2048)
+        assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+        assert len(batches) % threads == 0
+        sizes = [sum(lengths[row] for row in rows) for rows in batches]
+        assert max(sizes) <= 1.13 * sum(lengths) / len(batches)
+        assert max(sizes) <= 1.13 * 2048

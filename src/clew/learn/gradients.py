@@ -13,6 +13,8 @@ from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
 from clew.models.side_by_side import side_by_side
 
 Noted = TypeVar("Noted")
+SLACKS = (0.0, 0.02, 0.04, 0.07, 0.1)
+"""By how much a micro-batch may be larger than an equal share; the first that leads to few enough of them is taken."""
 
 
 def accumulate_gradients(
@@ -48,15 +50,22 @@ def sum_gradients(
         loss, noted = loss_of_rows(rows)
         return torch.autograd.grad(loss, parameters, materialize_grads=True), noted
 
-    parts = side_by_side(part, micro_batches(lengths, _limit(sum(lengths), tokens_per_pass)))
+    parts = side_by_side(part, even_batches(lengths, tokens_per_pass))
     gradients = [gradient for gradient, _ in parts]
     for parameter, pieces in zip(parameters, zip(*gradients, strict=True), strict=True):
         parameter.grad = torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0]
     return [noted for _, noted in parts]
 
 
-def _limit(tokens: int, tokens_per_pass: int) -> int:
-    """Tokens of a micro-batch, so that every thread gets about as many; a tenth more, because padding counts."""
-    threads = torch.get_num_threads()
+def even_batches(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
+    """Micro-batches of which every thread gets about as many tokens: the threads wait for the last of them."""
+    tokens, threads = sum(lengths), torch.get_num_threads()
     passes = threads * math.ceil(tokens / (threads * tokens_per_pass))
-    return tokens_per_pass if passes <= 1 else math.ceil(1.1 * tokens / passes)
+    if passes <= 1:
+        return micro_batches(lengths, tokens_per_pass)
+    # Padding counts, and sequences are not divided: a little more than an equal share may be needed.
+    for slack in SLACKS:
+        batches = micro_batches(lengths, math.ceil((1 + slack) * tokens / passes))
+        if len(batches) <= passes:
+            break
+    return batches

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clew.models import kernels
+from clew.models.positions import Positions, distinct_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
@@ -42,6 +43,23 @@ def _normalised_backward(grad: Tensor, z: Tensor, scale: Tensor, residual: Tenso
     out = torch.empty_like(z)
     kernels.normalise_backward(_array(grad), z.numpy(), scale.numpy(), _array(residual), out.numpy())
     return out
+
+
+class _Rows(torch.autograd.Function):
+    """Rows `places` [n] of x [tokens, width]; a row may be asked for any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.tokens = len(x)
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        out = grads[0].new_zeros(ctx.tokens, grads[0].shape[1])
+        kernels.add_rows(_array(grads[0]), places.numpy(), out.numpy())
+        return out, None
 
 
 class _Projected(torch.autograd.Function):
@@ -232,24 +250,34 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
     The final norm's weight is not yet applied: it is folded into the unembedding.
     Padding needs no mask: it stands to the right, where causal attention never looks.
     """
+    return _states(model, input_ids, None).view(*input_ids.shape, -1)
+
+
+def _states(model: Qwen3ForCausalLM, input_ids: Tensor, positions: Positions | None) -> Tensor:
+    """The same as [tokens, width], of the computed `positions` alone; None for all of them."""
     config = model.config
     batch, time = input_ids.shape
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     angles = _angles(time, width, config.rope_parameters["rope_theta"])
     eps = config.rms_norm_eps
-    x = F.embedding(input_ids.flatten(), model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
+    ids = input_ids.flatten() if positions is None else input_ids.flatten()[positions.computed]
+    x = F.embedding(ids, model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
         y, x = _Projected.apply(x, qkv * layer.input_layernorm.weight, eps)
+        if positions is not None:
+            y = _Rows.apply(y, positions.places)
         q_norm = attention.q_norm.weight * width**-0.5
         norms = torch.cat([q_norm.expand(heads, -1), attention.k_norm.weight.expand(kv_heads, -1)])
         split = _SplitHeads.apply(y.view(batch, time, heads + 2 * kv_heads, width), norms, angles, kv_heads, eps)
         mixed = _Attention.apply(*split).view(batch, kv_heads, time, -1).transpose(1, 2).reshape(batch * time, -1)
+        if positions is not None:
+            mixed = _Rows.apply(mixed, positions.computed)
         x = torch.addmm(x, mixed, attention.o_proj.weight.t())
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
         x = _FeedForward.apply(x, gate_up, mlp.down_proj.weight, eps)
-    return _Normalise.apply(x, eps).view(batch, time, -1)
+    return _Normalise.apply(x, eps)
 
 
 def _angles(time: int, head_width: int, base: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -271,9 +299,13 @@ def token_logprobs(
     """Log-probabilities of the `targets` [batch, time] that follow `input_ids` [batch, time], as [batch, time].
 
     Positions outside `target_mask` [batch, time] are 0: logits are computed at the marked ones alone.
-    Rows are right-padded. Entropies carry no gradient.
+    Rows are right-padded. Entropies carry no gradient. What rows that begin alike have in common is computed once.
     """
-    hidden = hidden_states(model, input_ids)[target_mask]
+    positions = distinct_positions(input_ids, target_mask)
+    marked = target_mask.flatten().nonzero().squeeze(1)
+    hidden = _Rows.apply(
+        _states(model, input_ids, positions), marked if positions is None else positions.places[marked]
+    )
     unembedding = model.lm_head.weight * model.model.norm.weight
     chosen, entropy = _TokenLogProb.apply(hidden, unembedding, targets[target_mask], temperature)
     blank = torch.zeros(targets.shape, dtype=chosen.dtype)

@@ -58,6 +58,16 @@ def largest(x):
 
 
 @compiled
+def add_rows(rows, places, out):
+    """out[places[i]] += rows[i] for each of rows [n, width]; places may repeat."""
+    for i in range(places.size):
+        # Slices, because an index from memory keeps the compiler from vectorising.
+        row, into = rows[i], out[places[i]]
+        for j in range(row.size):
+            into[j] += row[j]
+
+
+@compiled
 def normalise(x, eps, out, scale):
     """out = x * scale [tokens, width] with scale = 1 / rms(x) [tokens]."""
     rows, width = x.shape
