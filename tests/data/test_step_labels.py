@@ -78,6 +78,9 @@ def test_rows_of_stepwise_supervision():
         {"prompt": "é 1 2", "completions": ["try 1 + 2 ="], "labels": [False]},
         {"prompt": "é 1 2", "completions": ["a", "b"], "labels": [True, False]},
     ]
+    even = StepLabels(problem=PROBLEM, steps=("a", "b"), labels=(0.5, 0.51))
+    assert [row["labels"] for row in stepwise_rows([even])] == [[False, True]]
+    assert [row["labels"] for row in stepwise_rows([even], threshold=0.0)] == [[True, True]]
 
 
 @pytest.mark.slow

@@ -65,7 +65,6 @@ class LabelTree:
     right: State | None = None
     """The first response that is right."""
     _nodes: dict[tuple[int, ...], int] = field(default_factory=dict)
-    _asked: dict[int, int] = field(default_factory=dict)
     _pieces: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -110,9 +109,8 @@ class LabelTree:
     def _roll_out(self, nodes: Sequence[int], k: int, size: int) -> Generator[Request, Any, list[list[Rollout]]]:
         states = tuple(self.tree.states[node] for node in nodes)
         sampling = replace(self.solutions.sampling, max_tokens=min(size, self.solutions.sampling.max_tokens))
-        rows = yield Sample(states, k, sampling, first_index=tuple(self._asked.get(node, 0) for node in nodes))
+        rows = yield Sample(states, k, sampling)
         for node, row in zip(nodes, rows, strict=True):
-            self._asked[node] = self._asked.get(node, 0) + k
             self.tree.costs[node] += _cost_of(row)
         ends = [[self._cut(state, completion) for completion in row] for state, row in zip(states, rows, strict=True)]
         verdicts = iter((yield Verify(tuple(end for row in ends for end in row))))
