@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
@@ -179,14 +179,19 @@ def clew_step_s(
 
 def trl_step_s(model: Any, tokenizer: Any, problems: Sequence[Problem], *, seed: int) -> float:
     """Median seconds of a step of GRPOTrainer at its best here: nothing logged, saved, recomputed or cast."""
+    from clew.initialize.chat import render_problem
+
+    return _median_step(trl_ends(model, tokenizer, [render_problem(problem) for problem in problems], {"seed": seed}))
+
+
+def trl_ends(model: Any, tokenizer: Any, prompts: Sequence[str], settings: Mapping[str, Any]) -> list[float]:
+    """When each step of GRPOTrainer ended; `settings` are those that differ from `_trl_settings`."""
     from datasets import Dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from transformers import TrainerCallback
     from trl import (  # type: ignore[import-not-found, import-untyped, attr-defined, unused-ignore]
         GRPOConfig,
         GRPOTrainer,
     )
-
-    from clew.initialize.chat import render_problem
 
     ends: list[float] = []
 
@@ -203,13 +208,13 @@ def trl_step_s(model: Any, tokenizer: Any, problems: Sequence[Problem], *, seed:
         trainer = GRPOTrainer(
             model=model.train(),
             reward_funcs=reward,
-            args=GRPOConfig(output_dir=scratch, seed=seed, **_trl_settings()),
-            train_dataset=Dataset.from_list([{"prompt": render_problem(problem)} for problem in problems]),
+            args=GRPOConfig(output_dir=scratch, **{**_trl_settings(), **settings}),
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
             processing_class=copy.deepcopy(tokenizer),
             callbacks=[Ends()],
         )
         trainer.train()
-    return _median_step(ends)
+    return ends
 
 
 def _trl_settings() -> dict[str, Any]:
