@@ -103,6 +103,7 @@ def test_guides_of_two_rewards_are_compared(policy_run, tmp_path):
         problems=6,
         sizes=(2,),
         strategies=("best-of-n:n=*", "beam:n=*,m=2"),
+        max_tokens=32,
     )
     told = [(r["reward"], r["strategy"].partition(":")[0]) for r in found["rows"]]
     assert told == [(reward, name) for reward in ("outcome", "process") for name in ("best-of-n", "beam")]

@@ -144,6 +144,7 @@ def compare_guides(  # noqa: PLR0913  two guides, and what they are compared on
     problems: int = 800,
     sizes: Sequence[int] = SIZES,
     strategies: Sequence[str] = STRATEGIES,
+    max_tokens: int = 288,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Searches guided by a process reward against the same by an outcome reward, for tokens sampled, read and scored.
@@ -163,7 +164,15 @@ def compare_guides(  # noqa: PLR0913  two guides, and what they are compared on
     judge, policy = make_task(task), load_any_policy(str(checkpoint))
     chosen = judge.problems("test", problems, derive_seed(seed, "held out"))
     names = tuple(f"{strategy}@learned-reward" for strategy in strategies)
-    plain = CompareConfig(checkpoint=str(checkpoint), task=task, strategies=names, mode=mode, together=256, seed=seed)
+    plain = CompareConfig(
+        checkpoint=str(checkpoint),
+        task=task,
+        strategies=names,
+        mode=mode,
+        max_tokens=max_tokens,
+        together=256,
+        seed=seed,
+    )
     rows: list[dict[str, Any]] = []
     total = 2 * len(names) * len(sizes) * problems
     with Progress({"guided": 1.0}).stage("guided", total=total) as bar:
