@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +82,17 @@ class DataConfig:
 
 
 CONFIG = DataConfig
+USED_BY: dict[str, tuple[What, ...]] = {
+    "margin": ("pairs",),
+    "level": ("pairs",),
+    "every": ("pairs",),
+    "min_visits": ("pairs", "targets"),
+    "values": ("search", "pairs"),
+    "rule": ("expert",),
+    "labels": ("steps",),
+    "temperature": ("targets",),
+}
+"""Options that only some kinds of rows have a use for."""
 
 
 def main(config: DataConfig) -> int:
@@ -96,6 +107,10 @@ def main(config: DataConfig) -> int:
         what = config.what if config.what in FROM_TREES else "pairs of steps"
         accepted = "search, expert, solutions or pairs of solutions: this run kept trajectories, but no trees"
         raise InvalidValue("--what", what, accepted, "search with a strategy that grows trees: clew search")
+    for name, useless in (("stage", source.has_trees), ("judge", not source.has_trees)):
+        if useless and getattr(config, name):
+            kept = "trees" if source.has_trees else "trajectories, which were judged"
+            raise InvalidValue(f"--{name}", getattr(config, name), f"nothing: this run has {kept}", "leave it out")
     made = MAKERS[config.what](source, config)
     if not made.rows:
         raise _nothing(source, config)
@@ -159,6 +174,7 @@ def _check(config: DataConfig) -> None:
     from clew.data.export import check_suffix
 
     check_suffix(config.out)
+    _check_uses(config)
     if not config.out.absolute().parent.is_dir():
         accepted = "a file in a directory that exists"
         raise RunDirectoryError(f"--out {config.out}: its directory does not exist", accepted, "make it first")
@@ -175,6 +191,16 @@ def _check(config: DataConfig) -> None:
     if config.what == "steps" and config.form == "conversation":
         accepted = "text, the only form that stepwise supervision has"
         raise InvalidValue("--form", config.form, accepted, "leave --form out")
+
+
+def _check_uses(config: DataConfig) -> None:
+    """No option is given that would change nothing."""
+    for field in fields(config):
+        users = USED_BY.get(field.name)
+        value = getattr(config, field.name)
+        if users is not None and config.what not in users and value != field.default:
+            name = f"--{field.name.replace('_', '-')} for --what {config.what}"
+            raise InvalidValue(name, value, f"this option for {' and '.join(users)}", "leave it out")
 
 
 def _nothing(source: Source, config: DataConfig) -> InvalidValue:
