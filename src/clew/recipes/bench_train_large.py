@@ -159,7 +159,7 @@ def loss_of(
     batch = grouped(prompts, [[completion.tokens for completion in group] for group in groups])
     now = response_logprobs(policy.model, batch)
     old = torch.zeros_like(now)
-    old[batch.mask] = torch.tensor([logprob for group in groups for c in group for logprob in c.logprobs])
+    old[batch.mask] = torch.tensor([logprob for group in groups for c in group for logprob in c.logprobs or ()])
     surrogate = clipped_surrogate(now, old, advantages, clip_low=CLIP_LOW, clip_high=CLIP_HIGH)
     return token_mean(surrogate, batch.mask, tokens=tokens)
 
