@@ -8,6 +8,7 @@ import random
 import pytest
 
 from clew import cli
+from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
 from clew.evaluate import sample_groups
@@ -108,3 +109,11 @@ def test_the_table_says_who_needs_how_much(scripted, capsys):
 def test_what_is_refused(scripted, capsys, arguments, says):
     assert cli.main(["compare", "--checkpoint", "x", "--problems", "4", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_is_no_strategy_is_refused_before_the_first_search(scripted, capsys):
+    names = ["majority-vote:n=*", "dvts:n=*,m=3@mean-logprob"]
+    arguments = ["--checkpoint", "x", "--problems", "4", "--sizes", "2", "--strategies", *names]
+    assert cli.main(["compare", *arguments]) == InvalidValue.exit_status
+    told = capsys.readouterr().err
+    assert "n is 2" in told and "majority-vote" not in told

@@ -84,6 +84,9 @@ def main(config: CompareConfig) -> int:
     problems = task.problems(config.split, config.problems, derive_seed(config.seed, "held out"))
     policy = load_any_policy(config.checkpoint)
     contests = list(contests_of(config))
+    for name, size in contests:
+        # Whatever can be refused is refused before the first of the searches.
+        strategy_of(config, name, size, policy, task)
     rows: list[dict[str, Any]] = []
     with Progress({STAGE: 1.0}).stage(STAGE, total=len(contests) * len(problems)) as bar:
         for name, size in contests:
@@ -154,13 +157,22 @@ def chosen_of(
     config: CompareConfig, name: str, size: int, policy: Policy, task: AnyTask
 ) -> tuple[Chosen, Scorer | None]:
     """The strategy of `name` and the guide behind its `@`."""
-    from clew.recipes.search import choose, load_scorer, sampling_of, step_ends
+    from clew.recipes.search import load_scorer, sampling_of
+
+    chosen, settings, ends = strategy_of(config, name, size, policy, task)
+    return chosen, load_scorer(chosen, policy, task, sampling_of(settings, ends), guide=config.guide)
+
+
+def strategy_of(
+    config: CompareConfig, name: str, size: int, policy: Policy, task: AnyTask
+) -> tuple[Chosen, SearchConfig, tuple[str, ...]]:
+    """The strategy of `name`, the settings of its search, and what ends a step. Raises for what is no strategy."""
+    from clew.recipes.search import choose, step_ends
 
     spec, _, guidance = name.replace(SIZE, str(size)).partition("@")
     settings = _search_config(config, spec, guidance or None)
     ends = step_ends(settings, task, policy)
-    chosen = choose(settings, ends)
-    return chosen, load_scorer(chosen, policy, task, sampling_of(settings, ends), guide=config.guide)
+    return choose(settings, ends), settings, ends
 
 
 def _search_config(config: CompareConfig, spec: str, guidance: str | None) -> SearchConfig:
