@@ -99,14 +99,15 @@ def _against_the_machine(
 def flops_per_step(model: Qwen3ForCausalLM, prompt: int) -> int:
     """Matrix products of sampling each token once and of one pass forward and, at twice its price, backward.
 
-    Every sample reads its prompt in training; logits are of the new tokens alone. Muon's products are left out.
+    A prompt is read once for its samples, also in training; logits are of the new tokens alone. Muon's products are
+    left out. Samples that draw the same tokens share some of this work, so a step may do less.
     """
     config = model.config
     samples, context = PROBLEMS * SAMPLES, prompt + NEW_TOKENS // 2
     logits = 2 * config.hidden_size * config.vocab_size
     body = flops_per_token(model, context) - logits
     sampling = (samples * NEW_TOKENS) * (body + logits) + PROBLEMS * prompt * body
-    forward = samples * (prompt + NEW_TOKENS - 1) * body + samples * NEW_TOKENS * logits
+    forward = (PROBLEMS * prompt + samples * (NEW_TOKENS - 1)) * body + samples * NEW_TOKENS * logits
     return sampling + 3 * forward
 
 
