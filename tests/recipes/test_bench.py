@@ -141,6 +141,7 @@ def test_existing_results_are_kept(tmp_path: Path, capsys):
     assert out.read_text() == "old"
 
 
+@pytest.mark.slow
 def test_search_is_measured_and_its_meter_is_honest(capsys):
     assert cli.main(["bench", "search", "--json", "--repeats", "1", "--threads", "1"]) == 0
     measured = json.loads(capsys.readouterr().out)["search"]
