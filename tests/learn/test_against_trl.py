@@ -8,10 +8,12 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
+from clew.learn.advantages import group_centred, group_normalised, leave_one_out
 from clew.learn.aggregate import constant_denominator, sequence_mean, token_mean
 from clew.learn.kl import k3
 from clew.learn.losses import cispo, clipped_surrogate, gspo
@@ -47,7 +49,10 @@ def trl():
         from trl.trainer.dpo_trainer import DPOTrainer
         from trl.trainer.grpo_trainer import GRPOTrainer
         from trl.trainer.kto_trainer import KTOTrainer
-    return SimpleNamespace(grpo=GRPOTrainer, dpo=DPOTrainer, kto=KTOTrainer, orpo=ORPOTrainer, cpo=CPOTrainer)
+        from trl.trainer.rloo_trainer import RLOOTrainer
+    return SimpleNamespace(
+        grpo=GRPOTrainer, rloo=RLOOTrainer, dpo=DPOTrainer, kto=KTOTrainer, orpo=ORPOTrainer, cpo=CPOTrainer
+    )
 
 
 def stub(**settings):
@@ -59,7 +64,7 @@ def stub(**settings):
     )
     return SimpleNamespace(
         accelerator=accelerator,
-        model=SimpleNamespace(training=False),
+        model=SimpleNamespace(training=False, is_gradient_checkpointing=False),
         _metrics={"eval": defaultdict(list)},
         _total_train_tokens=0,
         aux_loss_enabled=False,
@@ -135,6 +140,62 @@ def test_policy_losses_and_their_gradients(trl, kind, level, beta):
     torch.testing.assert_close(ours, theirs, **CLOSE)
     slopes = [torch.autograd.grad(loss, b.logprobs, retain_graph=True)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(*slopes, **CLOSE)
+
+
+def advantages_of(trainer_class, rewards, size, generated, **settings):
+    """TRL's scoring of completions whose rewards are given; NaN is a completion that nothing could score."""
+    count = len(rewards)
+    trainer = MagicMock()
+    plain = stub(
+        environment_factories=None,
+        tools=None,
+        environments=None,
+        _generate=lambda _: ([[1]] * count, [[1, 2]] * count, *generated),
+        pad_to_multiple_of=None,
+        mask_truncated_completions=False,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        beta=0.0,
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        _calculate_rewards=lambda *_: rewards[:, None].clone(),
+        _get_per_token_logps_and_entropies=lambda *_, **__: (torch.zeros(count, 2), None, None),
+        num_generations=size,
+        num_generations_eval=size,
+        reward_weights=torch.ones(1),
+        reward_funcs=[None],
+        reward_func_names=["reward"],
+        reward_clip_range=None,
+        _logs={"prompt": [], "completion": [], "advantages": [], "rewards": defaultdict(list), "extra": {}},
+        _pending_extra_logs={},
+        _pending_metrics={},
+        log_multimodal=False,
+        **settings,
+    )
+    for name, value in vars(plain).items():
+        setattr(trainer, name, value)
+    trainer.accelerator.process_index = 0
+    trainer._tokenizer.pad_token_id = 0
+    return trainer_class._generate_and_score_completions(trainer, [{"prompt": "x"}] * count)["advantages"]
+
+
+@pytest.mark.parametrize("unscored", [False, True])
+def test_advantages(trl, unscored):
+    rewards = torch.tensor([[1.0, 1, 0, 0], [0.0, 0, 0, 0], [0.5, -1, 2, 0.25]])
+    if unscored:
+        rewards[0, 1] = rewards[2, 0] = rewards[2, 3] = torch.nan
+    valid = ~rewards.isnan()
+    scaled = {"multi_objective_aggregation": "sum_then_normalize"}
+    pairs = {
+        group_normalised: (trl.grpo, {"scale_rewards": "group", **scaled}),
+        group_centred: (trl.grpo, {"scale_rewards": "none", **scaled}),
+        leave_one_out: (trl.rloo, {"normalize_advantages": False}),
+    }
+    texts = ["text"] * rewards.numel()
+    for ours, (trainer_class, settings) in pairs.items():
+        generated = (texts,) if trainer_class is trl.rloo else (None, texts, None, {}, None, None)
+        theirs = advantages_of(trainer_class, rewards.flatten(), 4, generated, **settings)
+        torch.testing.assert_close(ours(rewards, valid).flatten(), theirs, **CLOSE)
 
 
 def test_off_policy_sequence_mask(trl):
