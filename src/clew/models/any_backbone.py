@@ -92,7 +92,11 @@ def target_logprobs(model: PreTrainedModel, input_ids: Tensor, targets: Tensor, 
         return token_logprobs(cast("Qwen3ForCausalLM", model), input_ids, targets, target_mask).logprobs
     hidden, head = body_states(model, input_ids, target_mask), model.get_output_embeddings()
     # An adapter's or a biased head says more than its weight does, and autocast would not reach the backward pass.
-    plain = type(head) is nn.Linear and head.bias is None and not torch.is_autocast_enabled(hidden.device.type)
+    plain = (
+        type(head) is nn.Linear
+        and getattr(head, "bias", None) is None
+        and not torch.is_autocast_enabled(hidden.device.type)
+    )
     if plain and worth_chunking(len(hidden), len(head.weight)):
         chosen = chunked_logprobs(hidden, head.weight, targets[target_mask]).logprobs
     else:
