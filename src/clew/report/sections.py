@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clew.report import captions, plots
+from clew.report import captions, loop_plot, plots
 from clew.report.data import Run, SearchPoint, number
 from clew.report.parting_plot import WatchPoint, proxy_and_truth, told
 from clew.report.words import NONE, count, interval, percent, stage_label
@@ -59,6 +59,7 @@ def sections(run: Run) -> list[Section]:
     """All sections that have something to show, in reading order."""
     makers: tuple[Callable[[Run], Section], ...] = (
         accuracy,
+        rounds,
         search,
         thinking,
         learning,
@@ -70,6 +71,13 @@ def sections(run: Run) -> list[Section]:
         claims,
     )
     return [s for s in (make(run) for make in makers) if s.figures or s.lead or s.table]
+
+
+def rounds(run: Run) -> Section:
+    """Of `clew loop`: the pass rate against all that searching and learning cost."""
+    points = loop_plot.round_points(run.metrics)
+    figures = _drawn(("Round by round", loop_plot.pass_rate_over_compute(points), loop_plot.told(points)))
+    return Section(anchor="rounds", title="Search and learning", figures=figures, layout="one")
 
 
 def accuracy(run: Run) -> Section:

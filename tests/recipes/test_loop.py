@@ -1,0 +1,238 @@
+"""The loop: costs that add up, a resumed run that ends as one that was not stopped, a switch where the rule says.
+
+The world is a small model with random weights and a verifier that likes half of what it writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from clew import tasks
+from clew.core.errors import InvalidValue
+from clew.core.types import Completion, FinishReason, Outcome, Sampling, Verdict
+from clew.data.run import RunDirectory
+from clew.models.architecture import SmallQwen3, build_model
+from clew.models.policy import LocalPolicy
+from clew.models.tokenizer import build_tokenizer
+from clew.recipes import loop_learners
+from clew.recipes.loop import loop
+from clew.recipes.loop_learners import Learning
+from clew.recipes.loop_settings import START, LoopConfig, names
+from clew.recipes.loop_texts import WithMutants, mutants, problems_of
+from clew.recipes.progress import Progress
+from clew.recipes.stage import save_policy
+from clew.scale.plateau import Plateau
+from clew.tasks import Countdown
+from clew.tasks.generator import Agreement
+
+SIZE = SmallQwen3(width=40, layers=1, heads=2, kv_heads=1, head_width=8, ffn_width=16, context=128)
+TIMES = ("seconds", "total_seconds", "peak_rss_mib")
+
+
+@dataclass(frozen=True)
+class Coin:
+    """Countdown's problems; an answer is right by the parity of its text's hash, or never."""
+
+    name: str = "countdown"
+    never: bool = False
+
+    def problems(self, split, n, seed):
+        return Countdown(count=3).problems(split, n, seed)
+
+    def verify(self, problem, text):
+        right = not self.never and hashlib.blake2b((problem.id + text).encode()).digest()[0] % 2 == 0
+        return Verdict(Outcome.RIGHT if right else Outcome.WRONG, float(right), text[:9], "")
+
+    def extract(self, text):
+        return text[:9]
+
+    def difficulty(self, problem):
+        return "all"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    run = RunDirectory.create(tmp_path_factory.mktemp("start") / "run", {})
+    tokenizer = build_tokenizer()
+    save_policy(LocalPolicy(build_model(SIZE, tokenizer, 0), tokenizer), run, "sft")
+    return run.path / "checkpoints" / "sft"
+
+
+@pytest.fixture
+def coin(monkeypatch):
+    monkeypatch.setattr(tasks, "make_task", lambda spec: Coin(never="never" in spec))
+
+
+def config_of(checkpoint, out, **changes: Any) -> LoopConfig:
+    small = {"rounds": 2, "problems": 6, "strategy": "best-of-n:n=4", "measure_problems": 4, "measure_samples": 2}
+    learning = Learning(rows=3, epochs=1, lr_matrix=0.01)
+    return LoopConfig(checkpoint=checkpoint, out=out, max_tokens=6, settings=learning, **{**small, **changes})
+
+
+def run_loop(config: LoopConfig) -> dict[str, Any]:
+    stages = {START: 1.0, **dict.fromkeys(names(config), 1.0)}
+    return loop(config, Progress(stages, stream=io.StringIO()))
+
+
+def weights(run, name):
+    return (run / "checkpoints" / name / "model.safetensors").read_bytes()
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {key: timeless(child) for key, child in value.items() if key not in TIMES}
+    return [timeless(child) for child in value] if isinstance(value, list) else value
+
+
+def test_a_resumed_loop_ends_as_one_that_was_never_stopped(checkpoint, tmp_path, coin, monkeypatch):
+    whole = run_loop(config_of(checkpoint, tmp_path / "whole", learner="rl"))
+    learn, calls = loop_learners.learn, []
+
+    def stopped(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return learn(*arguments, **named)
+
+    monkeypatch.setattr(loop_learners, "learn", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(config_of(checkpoint, tmp_path / "parts", learner="rl"))
+    assert not (tmp_path / "parts" / "checkpoints" / "round-02").exists()
+    resumed = run_loop(config_of(checkpoint, tmp_path / "parts", learner="rl", resume=True))
+    assert len(calls) == 3
+    assert timeless(resumed) == timeless(whole)
+    for name in ("round-01", "round-02"):
+        assert weights(tmp_path / "parts", name) == weights(tmp_path / "whole", name)
+    assert weights(tmp_path / "whole", "round-01") != weights(tmp_path / "whole", "round-02")
+
+
+@pytest.mark.parametrize("learner", ["distill", "rl", "dpo"])
+def test_costs_are_those_of_the_search_and_of_the_updates(checkpoint, tmp_path, coin, learner):
+    out = tmp_path / "run"
+    summary = run_loop(config_of(checkpoint, out, learner=learner))
+    total = 0
+    for number, row in enumerate(summary["rounds"], start=1):
+        name = f"round-{number:02}"
+        lines = [json.loads(line) for line in (out / "searches" / name / "metrics.jsonl").read_text().splitlines()]
+        assert row["search"]["tokens"] == sum(line["tokens"] for line in lines)
+        assert row["d_search"] == 6 * 4
+        assert row["updates"] > 0
+        assert row["learning"]["tokens"] > 0
+        assert row["learning"]["tokens"] % 3 == 0 or learner == "dpo"
+        total += row["search"]["tokens"] + row["learning"]["tokens"]
+        assert row["compute"] == total
+        assert set(row["pass_at_1"]) == {"mean", "low", "high", "n"}
+    assert (out / "loop.svg").read_text().startswith("<svg")
+    assert "Pass rate against the compute" in (out / "report.html").read_text()
+
+
+def test_nothing_found_teaches_nothing_and_says_so(checkpoint, tmp_path, coin, capsys):
+    out = tmp_path / "run"
+    summary = run_loop(config_of(checkpoint, out, task="never", rounds=1))
+    assert summary["rounds"][0]["updates"] == 0
+    assert weights(out, "round-01") == (checkpoint / "model.safetensors").read_bytes()
+    assert "no right solution was found, so nothing was learnt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("threshold", "second"), [(1e9, "rl"), (-1e9, "distill")])
+def test_cloning_gives_way_where_pass_at_1_has_flattened(checkpoint, tmp_path, coin, threshold, second):
+    plateau = Plateau(threshold=threshold)
+    summary = run_loop(config_of(checkpoint, tmp_path / "run", learner="rl", schedule=True, plateau=plateau))
+    assert [row["learner"] for row in summary["rounds"]] == ["distill", second]
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert next(line["flattened"] for line in logged if "flattened" in line) == (second == "rl")
+
+
+def test_cloning_gives_way_within_a_round_where_the_held_out_loss_has_flattened(checkpoint, tmp_path, coin):
+    settings = Learning(rows=2, epochs=2, cap=4, lr_matrix=0.01, watch=1)
+    how = {"plateau": Plateau(threshold=1e9), "plateau_of": "held-out-loss", "settings": settings, "problems": 8}
+    config = config_of(checkpoint, tmp_path / "run", learner="rl", schedule=True, rounds=1)
+    summary = run_loop(LoopConfig(**{**vars(config), **how}))
+    assert summary["rounds"][0]["learner"] == "distill then rl"
+
+
+def test_the_first_loss_of_preferences_is_log_two_beside_cloning(checkpoint, tmp_path, coin, monkeypatch):
+    first: list[float] = []
+    step = loop_learners.dpo_step
+
+    def watched(policy, optimizer, batch, settings, **named):
+        chosen = [pair[0] for pair, _ in batch]
+        clone = loop_learners.held_out_loss(policy, chosen)
+        told = step(policy, optimizer, batch, settings, **named)
+        first.append(told["loss"] - settings.clone_weight * clone)
+        return told
+
+    monkeypatch.setattr(loop_learners, "dpo_step", watched)
+    run_loop(config_of(checkpoint, tmp_path / "run", learner="dpo", rounds=1))
+    assert first[0] == pytest.approx(math.log(2.0), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": True}, {"rounds": 0}, {"generate": "count=3"}, {"mutate": 4}, {"strategy": "best-of-n:n=0"}],
+)
+def test_what_no_loop_can_work_with_is_refused_before_anything_is_written(checkpoint, tmp_path, changes):
+    with pytest.raises(InvalidValue):
+        run_loop(config_of(checkpoint, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_poses_every_setting_and_the_run_says_how_often(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(Countdown, "verify", lambda self, problem, text: Coin().verify(problem, text))
+    config = config_of(checkpoint, tmp_path / "run", task="countdown:count=2,high=9", generate="high=6|9", problems=12)
+    summary = run_loop(config)
+    for row in summary["rounds"]:
+        assert set(row["arms"]) == {"countdown:count=2,high=6", "countdown:count=2,high=9"}
+        assert sum(row["arms"].values()) == 12
+        assert row["signal"] > 0.0
+
+
+class Solver:
+    """Solves sums of two numbers, or says what it is told to say."""
+
+    version = "solver"
+
+    def __init__(self, says=None):
+        self.says = says
+
+    def sample(self, prompts, sampling):
+        return [Completion((at,), None, FinishReason.STOP) for at, _ in enumerate(prompts)]
+
+    def text(self, state):
+        question = state.problem.metadata["question"]
+        return f"answer {self.says or sum(int(n) for n in re.findall('[0-9]+', question))}"
+
+    def encode(self, text):
+        return ()
+
+
+@pytest.mark.parametrize(("says", "accepted"), [(None, 2), ("5", 0)])
+def test_a_changed_question_gets_the_answer_of_solvers_that_know_the_old_one(tmp_path, says, accepted):
+    path = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{a} plus {b}?", "answer": str(a + b), "verifier": "exact"} for a, b in ((12, 30), (7, 8))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = tasks.make_task(f"file:{path},verifier=exact,split=all")
+    found = mutants(
+        Solver(says),
+        task,
+        task.problems("train", 2, 0),
+        tmp_path / "new.jsonl",
+        agreement=Agreement(solutions=2),
+        sampling=Sampling(max_tokens=4),
+        seed=0,
+    )
+    assert (found.tried, found.accepted) == (2, accepted)
+    for problem in problems_of(found.file):
+        numbers = [int(n) for n in re.findall("[0-9]+", problem.metadata["question"])]
+        judge = WithMutants(task, {problem.id: found.file})
+        assert judge.verify(problem, f"answer {sum(numbers)}").right
+        assert not judge.verify(problem, f"answer {sum(numbers) + 1}").right
+        assert task.verify(problem, f"answer {sum(numbers)}").outcome is Outcome.UNSCORED
