@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "distill": Verb("clew.recipes.expert_iteration", "learn", "expert iteration: search, keep what is right, clone it"),
     "rl": Verb("clew.recipes.rl", "learn", "group-relative policy gradient over verified samples"),
     "data": Verb("clew.recipes.data", "learn", "what a run found, as training data: SFT, DPO, KTO, steps, targets"),
+    "loop": Verb("clew.recipes.loop", "learn", "search, learn from it, search again; or clone first, then reinforce"),
     "eval": Verb("clew.recipes.evaluate", "search and measure", "pass@k, votes and search on held-out problems"),
     "search": Verb("clew.recipes.search", "search and measure", "any strategy and guide, within a budget"),
     "solve": Verb("clew.recipes.solve", "search and measure", "pose one problem and watch the model think"),

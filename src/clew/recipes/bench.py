@@ -22,29 +22,41 @@ clew bench train --repeats 3 --threads 1
 clew bench search --checkpoint runs/first --json
 clew bench reward --checkpoint runs/first --json
 clew bench verify --json
+clew bench loop --checkpoint runs/five --json
+clew bench learners --checkpoint runs/five --json
+clew bench process-rl --checkpoint runs/five --process-reward runs/prm --json
 """
+LEARNING = ("loop", "learners", "process-rl")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
     """Measure rollouts against generate of transformers, RL steps against TRL, trees, rewards, verifiers."""
 
-    what: tyro.conf.Positional[Literal["rollout", "train", "search", "reward", "verify"]]
+    what: tyro.conf.Positional[
+        Literal["rollout", "train", "search", "reward", "verify", "loop", "learners", "process-rl"]
+    ]
     """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
     cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest.
     reward: a process reward against the exact value, labels of steps by two methods at equal quality, and two rewards
-    as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second."""
+    as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second.
+    loop: clew loop against policy gradient at equal compute. learners: cloning, REINFORCE, GRPO, PPO, DPO on the same
+    samples at equal updates. process-rl: process rewards against the outcome alone in GRPO. These three take 5-number
+    Countdown and three seeds."""
     checkpoint: Path | None = None
-    """search, reward: run directory or checkpoint of clew's; left out, for search a model with random weights."""
+    """search, reward, loop, learners, process-rl: run directory or checkpoint of clew's; left out, for search a model
+    with random weights."""
     derivations: Path | None = None
     """reward: run directory of a policy of 4-number Countdown that answers directly, whose steps the process model
     judges; left out, that of --checkpoint."""
     guided: Path | None = None
     """reward: run directory of a policy of 5-number Countdown, for which two rewards are compared as guides."""
     process_reward: Path | None = None
-    """reward: run directory of a process reward that was learnt from it."""
+    """reward: run directory of a process reward that was learnt from it. process-rl: the one that is paid."""
     outcome_reward: Path | None = None
     """reward: run directory of an outcome reward that was learnt from it."""
+    learner: Literal["distill", "rl", "dpo"] = "distill"
+    """loop: what learns from the search."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""
     threads: int = 2
@@ -80,6 +92,8 @@ def main(config: BenchConfig) -> int:
             measured = measure_train(repeats=config.repeats, seed=config.seed)
         case "search":
             measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
+        case "loop" | "learners" | "process-rl":
+            measured = measure_learning(config)
         case "verify":
             measured = measure_verify(repeats=config.repeats, seed=config.seed)
         case "reward":
@@ -143,22 +157,59 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
 
 
+def measure_learning(config: BenchConfig) -> dict[str, Any]:
+    """The three measurements of learning, each from a checkpoint."""
+    from clew.recipes.bench_learners import measure_learners
+    from clew.recipes.bench_loop import measure_loop
+    from clew.recipes.bench_process_rl import measure_process_rl
+
+    checkpoint, process = config.checkpoint, config.process_reward
+    assert checkpoint is not None
+    if config.what == "loop":
+        return measure_loop(checkpoint=checkpoint, seed=config.seed, learner=config.learner)
+    if config.what == "learners":
+        return measure_learners(checkpoint=checkpoint, seed=config.seed)
+    assert process is not None
+    return measure_process_rl(checkpoint=checkpoint, process=process, seed=config.seed)
+
+
+def _check_learning(config: BenchConfig) -> None:
+    needed = {"--checkpoint": config.checkpoint}
+    if config.what == "process-rl":
+        needed["--process-reward"] = config.process_reward
+    for option, given in needed.items():
+        if given is None:
+            accepted = "the run directory to start from" if option == "--checkpoint" else "that of a process reward"
+            raise InvalidValue(f"{option} of clew bench {config.what}", None, accepted, f"add {option} RUN")
+
+
 def _check(config: BenchConfig) -> None:
     for name in ("repeats", "threads"):
         if getattr(config, name) < 1:
             raise InvalidValue(f"--{name}", getattr(config, name), "an integer of at least 1", "raise it")
-    if config.checkpoint is not None and config.what not in ("search", "reward"):
+    _check_models(config)
+    if config.what in LEARNING:
+        _check_learning(config)
+    _check_out(config)
+
+
+def _check_models(config: BenchConfig) -> None:
+    if config.checkpoint is not None and config.what not in ("search", "reward", *LEARNING):
         accepted = "no checkpoint, because speed does not depend on what weights have learnt"
         raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")
     guides = ("guided", "process_reward", "outcome_reward")
     for name in (*guides, "derivations"):
-        if getattr(config, name) is not None and config.what != "reward":
+        paid = name == "process_reward" and config.what == "process-rl"
+        if getattr(config, name) is not None and config.what != "reward" and not paid:
             option = f"--{name.replace('_', '-')}"
             raise InvalidValue(option, str(getattr(config, name)), "only with clew bench reward", "leave it out")
     missing = [f"--{name.replace('_', '-')}" for name in guides if getattr(config, name) is None]
-    if 0 < len(missing) < len(guides):
+    if config.what == "reward" and 0 < len(missing) < len(guides):
         accepted = "--guided, --process-reward and --outcome-reward together, or none of them"
         raise InvalidValue("a comparison of guides without", " and ".join(missing), accepted, "give all three")
+
+
+def _check_out(config: BenchConfig) -> None:
     if config.out is None:
         return
     given, accepted = f"--out {config.out}", "a new file in a directory that exists"
