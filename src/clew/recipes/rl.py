@@ -1,73 +1,44 @@
-"""Policy gradient with a group baseline over verified samples: sample, verify, advantage, loss, step.
+"""Policy gradient over verified samples: sample, verify, advantage, loss, step.
 
-The advantage is Dr. GRPO's (arXiv 2503.20783): reward minus the group's mean, no division by the
-standard deviation. The loss is the clipped surrogate (arXiv 1707.06347), averaged over the batch's
-tokens (arXiv 2503.14476). A group whose rewards are all equal teaches nothing and is dropped.
+Every published combination of advantage, loss and aggregation goes through the one loop below; `rl_algorithms.py` says
+which of them a name stands for. By default the advantage is Dr. GRPO's (arXiv 2503.20783): reward minus the group's
+mean, no division by the standard deviation. The loss is the clipped surrogate (arXiv 1707.06347), averaged over the
+batch's tokens (arXiv 2503.14476). A group whose rewards are all equal teaches nothing and is dropped.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clew.core.seeds import derive_seed
-from clew.core.types import Outcome, Sampling
+from clew.recipes.rl_algorithms import method_of, resolved_settings
+from clew.recipes.rl_diagnosis import Diagnosis, mismatch_metrics, versions_behind
+from clew.recipes.rl_rollouts import Rollouts, Sampler, rewards_of
+from clew.recipes.rl_settings import Algorithm, PolicyGradient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
     from transformers import Qwen3ForCausalLM
 
     from clew.core.task import Task
     from clew.core.types import Group, Problem
-    from clew.learn.batch import Example, PaddedBatch
-    from clew.learn.optim import MuonAdamW
+    from clew.learn.batch import Example
     from clew.models.policy import LocalPolicy
+    from clew.recipes.rl_learner import Learner
+    from clew.recipes.rl_lessons import Lessons
     from clew.recipes.stage import Stage
     from clew.reward.overoptimisation import Look
 
 EXAMPLES = """
 clew rl --checkpoint runs/sft --out runs/rl
+clew rl --checkpoint runs/sft --out runs/ppo --algorithm ppo --settings.critic.body own
 clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.steps 300
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyGradient:
-    """Settings of reinforcement learning."""
-
-    steps: int = 40
-    """Updates."""
-    problems: int = 32
-    """Problems an update, each a group."""
-    group_size: int = 8
-    """Samples a problem."""
-    lr_matrix: float = 0.002
-    """Learning rate of hidden matrices (Muon)."""
-    lr_other: float = 4e-4
-    """Learning rate of embeddings and norms (AdamW)."""
-    clip_low: float = 0.2
-    """How far a token's probability ratio may fall before it stops counting."""
-    clip_high: float = 0.28
-    """How far it may rise (DAPO's clip-higher)."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    max_tokens: int = 240
-    """Most tokens of a response; one that is cut off there is wrong."""
-    direct: float = 0.0
-    """Share of problems to be answered directly, without retries; the rest think."""
-    reward: tuple[str, ...] = ("verifier",)
-    """Terms whose sum is the reward: verifier, overlong, relative-length, cosine-length, format, repetition, language,
-    each with settings (`overlong:longest=240,margin=48`), or `model:PATH` for a learned one."""
-    watch: int | None = None
-    """Updates between two looks at held-out problems that compare the reward with the verifier's and measure the KL
-    from the start; None for no look."""
-    shuffle_rewards: bool = False
-    """Negative control: deal the rewards of a batch to its samples at random."""
 
 
 def rl(
@@ -78,92 +49,84 @@ def rl(
     problems: Sequence[Problem],
     seed: int,
     stage: Stage,
-) -> None:
+) -> Diagnosis:
     """Train `policy`'s model in place on its own samples."""
-    from clew.learn.advantages import group_centred, informative
-    from clew.learn.optim import make_optimizer
+    from clew.learn.baselines import moving_average
     from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.rl_learner import make_learner
+    from clew.recipes.rl_lessons import Moment, lessons_of
+    from clew.recipes.rl_noise import noise_metrics
+    from clew.recipes.rl_trees import tree_lessons
+    from clew.recipes.rl_update import update
     from clew.recipes.watch import make_terms, noted, take_look, watched_problems
-    from clew.reward.terms import mean_parts, rewarded
+    from clew.reward.terms import mean_parts
 
+    method, diagnosis = method_of(settings), Diagnosis()
     rng = random.Random(derive_seed(seed, "rl"))
     problems, terms = list(problems), make_terms(settings.reward)
     held_out = watched_problems(task, seed) if settings.watch else []
     looks: list[Look] = []
-    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    reference = copy.deepcopy(policy.model).eval()
+    learner = make_learner(settings, method, policy, task)
+    sampler = Sampler(
+        settings=settings,
+        method=method,
+        policy=policy,
+        task=task,
+        problems=problems,
+        terms=terms,
+        rng=rng,
+        seed=seed,
+        stage=stage.name,
+    )
+    ahead: Rollouts | None = None
     for step in range(settings.steps):
         watched: dict[str, float] = {}
         if settings.watch and step % settings.watch == 0:
             how = {"max_tokens": settings.max_tokens, "seed": seed, "step": step}
-            looks.append(take_look(policy, reference, task, held_out, terms, **how))
+            looks.append(take_look(policy, learner.reference, task, held_out, terms, **how))
             watched = noted(looks)
-        drawn = rng.sample(problems, min(settings.problems, len(problems)))
-        groups, modes = sample_modes(settings, drawn, policy, task, seed=derive_seed(seed, "rl", step), stage=stage)
-        groups = [rewarded(group, terms) for group in groups]
-        rewards, valid = rewards_of(groups)
-        if settings.shuffle_rewards:
-            rewards = _dealt(rewards, valid, rng)
-        advantages = group_centred(rewards, valid)
-        examples = examples_of(groups, advantages, policy, modes)
+        rollouts = sampler.batch(step) if ahead is None else ahead
+        # One step off: the next batch is sampled before this one has taught anything.
+        ahead = sampler.batch(step + 1) if settings.asynchronous and step + 1 < settings.steps else None
+        groups = rollouts.groups
         rate = warmup_stable_decay(
             step, total=settings.steps, warmup=min(5, settings.steps // 2), decay=settings.steps * 2 // 5
         )
-        update = policy_gradient_step(
-            policy.model,
-            optimizer,
-            examples,
-            settings,
-            step=step,
-            multiplier=rate,
-            checkpoint=stage.last_checkpoint,
-        )
+        moment = Moment(step, seed, rate, stage.last_checkpoint)
+        rewards, valid = rewards_of(groups)
+        if settings.shuffle_rewards:
+            rewards = _dealt(rewards, valid, rng)
+        if method.grows_trees:
+            found = tree_lessons(learner, rollouts)
+        else:
+            found = lessons_of(learner, rollouts, rewards, valid, moment)
+        noise = noise_metrics(learner, found, moment)
+        measured = update(learner, found, moment)
+        told = {**measured.metrics, **noise, **adapted_kl(learner, found)}
+        behind = versions_behind(policy.version, rollouts.version)
         policy.refresh()
-        trajectories = [t for group in groups for t in group.trajectories]
-        tokens = sum(len(t.completion.tokens) for t in trajectories)
+        if method.advantage == "moving-average":
+            learner.average = moving_average(learner.average, rewards, valid)
+        examples = [lesson.example for lesson in found.lessons]
         stage.record(
             step,
-            tokens=tokens,
-            accuracy=accuracy_of(groups),
+            tokens=rollouts.tokens + found.rollout_tokens,
+            accuracy=accuracy_of([*groups, *rollouts.rejected]),
             **{f"reward_{name}": mean for name, mean in mean_parts(groups).items() if len(terms) > 1},
             **watched,
-            length=tokens / len(trajectories),
-            kl=kl_from(reference, examples, settings) if step % 10 == 9 else None,
-            groups_dropped=1.0 - informative(rewards, valid).float().mean().item(),
-            unscored=1.0 - valid.float().mean().item(),
+            length=mean_length([*groups, *rollouts.rejected]),
+            kl=kl_from(learner.reference, examples) if step % 10 == 9 else None,
+            groups_dropped=dropped_share(rollouts, found, rewards, valid),
+            unscored=1.0 - valid.float().mean().item() if valid.numel() else 0.0,
             lr=rate,
-            **update,
+            behind=behind if settings.asynchronous else None,
+            **told,
+            **mismatch_metrics(measured.mismatch, measured.tokens),
+            **diagnosis.see(step, rollouts, found, measured.metrics),
         )
         if step == settings.steps - 1:
-            stage.keep(groups)
-
-
-def sample_modes(
-    settings: PolicyGradient, problems: Sequence[Problem], policy: LocalPolicy, task: Task, *, seed: int, stage: Stage
-) -> tuple[list[Group], list[str]]:
-    """Groups of judged samples, a share of them answered directly, and the mode of each group."""
-    from clew.evaluate import sample_groups
-
-    directly = round(settings.direct * len(problems))
-    groups: list[Group] = []
-    modes: list[str] = []
-    for mode, drawn in (("think", problems[directly:]), ("direct", problems[:directly])):
-        if drawn:
-            sampling = Sampling(max_tokens=settings.max_tokens, mode=mode)
-            groups += sample_groups(
-                policy, task, drawn, n=settings.group_size, sampling=sampling, seed=seed, stage=stage.name
-            )
-            modes += [mode] * len(drawn)
-    return groups, modes
-
-
-def rewards_of(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-    """Rewards and which of them are scored, both [groups, group_size]."""
-    import torch
-
-    rewards = torch.tensor([[t.reward.value for t in group.trajectories] for group in groups])
-    scored = [[t.verdict.outcome is not Outcome.UNSCORED for t in group.trajectories] for group in groups]
-    return rewards, torch.tensor(scored)
+            stage.keep(with_finite_rewards(groups))
+    return diagnosis
 
 
 def accuracy_of(groups: Sequence[Group]) -> float | None:
@@ -172,65 +135,56 @@ def accuracy_of(groups: Sequence[Group]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def examples_of(
-    groups: Sequence[Group], advantages: Tensor, policy: LocalPolicy, modes: Sequence[str]
-) -> list[Example]:
-    """The samples that teach something: those whose advantage [groups, group_size] is not zero."""
-    from clew.recipes.examples import sampled
-
+def with_finite_rewards(groups: Sequence[Group]) -> list[Group]:
+    """`groups` without the samples whose reward is no number, which no store can rank."""
     return [
-        sampled(policy, trajectory, mode, advantage)
-        for group, mode, row in zip(groups, modes, advantages.tolist(), strict=True)
-        for trajectory, advantage in zip(group.trajectories, row, strict=True)
-        if advantage != 0.0
+        replace(group, trajectories=tuple(t for t in group.trajectories if math.isfinite(t.reward.value)))
+        for group in groups
     ]
 
 
-def policy_gradient_step(  # noqa: PLR0913  who learns from what, the rest by name
-    model: Qwen3ForCausalLM,
-    optimizer: MuonAdamW,
-    examples: Sequence[Example],
-    settings: PolicyGradient,
-    *,
-    step: int,
-    multiplier: float,
-    checkpoint: Path | None = None,
-) -> dict[str, float]:
-    """One update; answers what to log. Nothing is updated when there is nothing to learn from."""
-    import torch
+def mean_length(groups: Sequence[Group]) -> float | None:
+    """Tokens of a response; None if there is none."""
+    lengths = [len(t.completion.tokens) for group in groups for t in group.trajectories]
+    return sum(lengths) / len(lengths) if lengths else None
 
-    from clew.learn.aggregate import token_mean
-    from clew.learn.gradients import accumulate_gradients
-    from clew.learn.guard import check_finite
-    from clew.learn.losses import clipped_surrogate
-    from clew.models.forward import token_logprobs
 
-    if not examples:
+def dropped_share(rollouts: Rollouts, found: Lessons, rewards: Tensor, valid: Tensor) -> float:
+    """Share of the groups that were sampled, rejected ones too, that teach nothing."""
+    from clew.learn.advantages import informative
+
+    if rollouts.trees:
+        return 1.0 - len({lesson.group for lesson in found.lessons}) / len(rollouts.trees)
+    if not rollouts.groups:
+        return 1.0
+    if not rollouts.rejected:
+        return 1.0 - informative(rewards, valid).float().mean().item()
+    kept = int(informative(rewards, valid).sum())
+    return 1.0 - kept / (len(rollouts.groups) + len(rollouts.rejected))
+
+
+def adapted_kl(learner: Learner, found: Lessons) -> dict[str, float]:
+    """The KL of the batch from the reference, nats a response, by k3; moves its coefficient where there is a target."""
+    from clew.learn.kl import adapted_coefficient, k3
+    from clew.recipes.rl_update import learnt_logprobs
+
+    measured = [
+        k3(learnt_logprobs(lesson), lesson.reference).sum().item()
+        for lesson in found.lessons
+        if lesson.reference is not None
+    ]
+    if not measured:
         return {}
-    tokens = sum(len(example.response_ids) for example in examples)
-
-    def loss_of(batch: PaddedBatch) -> tuple[Tensor, tuple[float, float]]:
-        now = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)
-        surrogate = clipped_surrogate(
-            now.logprobs,
-            batch.old_logprobs,
-            batch.advantages,
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
+    mean = sum(measured) / len(measured)
+    told = {"kl_penalised": mean, "kl_coefficient": learner.kl_coefficient}
+    if learner.settings.kl_target is not None:
+        learner.kl_coefficient = adapted_coefficient(
+            learner.kl_coefficient, mean, samples=len(measured), target=learner.settings.kl_target
         )
-        part = token_mean(surrogate, batch.target_mask, tokens=tokens)
-        return part, (part.item(), now.entropies.sum().item() / tokens)
-
-    noted = accumulate_gradients(model, examples, loss_of, tokens_per_pass=2048)
-    loss, entropy = (sum(values) for values in zip(*noted, strict=True))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-    optimizer.step(multiplier=multiplier)
-    optimizer.zero_grad()
-    return {"loss": loss, "grad_norm": grad_norm, "entropy": entropy}
+    return told
 
 
-def kl_from(reference: Qwen3ForCausalLM, examples: Sequence[Example], settings: PolicyGradient) -> float | None:
+def kl_from(reference: Qwen3ForCausalLM, examples: Sequence[Example]) -> float | None:
     """KL divergence of the sampling policy from `reference` in nats a token: the k3 estimate over some samples."""
     import torch
 
@@ -255,7 +209,7 @@ def _dealt(rewards: Tensor, valid: Tensor, rng: random.Random) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class RLConfig:
-    """Reinforcement learning from a checkpoint: group-relative policy gradient over verified samples."""
+    """Reinforcement learning from a checkpoint: policy gradient over verified samples, by any published name."""
 
     checkpoint: Path
     """Checkpoint or run directory to start from."""
@@ -263,6 +217,8 @@ class RLConfig:
     """Run directory to write."""
     task: str = "countdown"
     """Task and its settings."""
+    algorithm: Algorithm | None = None
+    """Short for --settings.algorithm: the published name that stands for advantage, loss, aggregation and the rest."""
     settings: PolicyGradient = field(default_factory=PolicyGradient)
     seed: int = 0
     """Every random draw derives from it."""
@@ -277,12 +233,20 @@ def main(config: RLConfig) -> int:
     from clew.recipes.stage import load_policy, run_alone, training_problems
     from clew.tasks import make_task
 
+    settings = config.settings if config.algorithm is None else replace(config.settings, algorithm=config.algorithm)
+    # What is saved with the run leaves nothing to the name.
+    config = replace(config, algorithm=settings.algorithm, settings=resolved_settings(settings))
     task = make_task(config.task)
     policy = load_policy(config.checkpoint)
     problems = training_problems(task, config.seed)
+
+    def train(stage: Stage) -> None:
+        diagnosis = rl(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage)
+        diagnosis.write(stage.run)
+
     return run_alone(
         "rl",
-        lambda stage: rl(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage),
+        train,
         config=config,
         policy=policy,
         steps=config.settings.steps,
