@@ -306,6 +306,8 @@ def guides(learned: Path | None = None) -> dict[str, Guidance]:
         **GUIDANCE,
         "exact-value": Guidance(make=exact_value),
         "process-reward": Guidance(make=process_reward),
+        # What the field calls it.
+        "prm": Guidance(make=process_reward),
         "learned-reward": Guidance(make=learned_reward),
     }
 
