@@ -34,7 +34,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | int]:
 
 def told(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | int]]:
     """`over_seeds` of every number that all rows have and that is finite in all of them."""
-    values = {name: [row.get(name) for row in rows] for name in rows[0] if name != "seed"}
+    values: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in rows[0] if name != "seed"}
     return {name: over_seeds(found) for name, found in values.items() if all(map(_finite, found))}
 
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 from clew.core.seeds import derive_seed
 from clew.data.expert import Solution
@@ -60,8 +60,8 @@ class Learning:
     watch: int = 4
     """Updates of cloning between two looks at the held-out loss, where the schedule goes by it."""
 
-    def rates(self, learner: LearnerName) -> dict[str, float]:
-        """Learning rates of `learner`."""
+    def rates(self, learner: LearnerName) -> dict[str, Any]:
+        """Learning rates of `learner`, by the names that optimisers have for them."""
         usual = {"distill": 0.005, "rl": 0.002, "dpo": 0.001}[learner]
         matrix = usual if self.lr_matrix is None else self.lr_matrix
         return {"lr_matrix": matrix, "lr_other": matrix / 5 if self.lr_other is None else self.lr_other}

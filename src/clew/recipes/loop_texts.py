@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
@@ -60,7 +60,12 @@ def mutants(  # noqa: PLR0913  who solves what, by name
     if not pairs:
         return Mutants(file=None, tried=0, accepted=0, tokens=0)
     asked = [task.problem({"question": text}) for _, text in pairs]
-    how = {"n": agreement.solutions, "sampling": sampling, "seed": derive_seed(seed, "mutants"), "stage": "mutants"}
+    how: dict[str, Any] = {
+        "n": agreement.solutions,
+        "sampling": sampling,
+        "seed": derive_seed(seed, "mutants"),
+        "stage": "mutants",
+    }
     before = sample_groups(policy, task, [problem for problem, _ in pairs], **how)
     after = sample_groups(policy, task, asked, **how)
     lines = []
