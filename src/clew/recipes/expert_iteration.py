@@ -7,8 +7,7 @@ wastes the least.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from clew.core.seeds import derive_seed
@@ -17,15 +16,13 @@ from clew.core.types import Sampling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clew.core.protocols import Policy
     from clew.core.task import Task
     from clew.core.types import Group, Problem
     from clew.models.policy import LocalPolicy
+    from clew.models.transformers_policy import TransformersPolicy
+    from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
-
-EXAMPLES = """
-clew distill --checkpoint runs/sft --out runs/distilled
-clew distill --checkpoint runs/sft --out runs/distilled --settings.problems 4000 --settings.samples 16
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +49,23 @@ class ExpertIteration:
     """Whether solutions may try, check and retry, or are one derivation."""
 
 
-def expert_iteration(
+def expert_iteration(  # noqa: PLR0913  who learns from what, by name
     settings: ExpertIteration,
     *,
-    policy: LocalPolicy,
+    policy: LocalPolicy | TransformersPolicy,
     task: Task,
     problems: Sequence[Problem],
     seed: int,
     stage: Stage,
+    learner: Learner | None = None,
 ) -> None:
-    """Train `policy`'s model in place on the shortest verified solution of each problem that the search solved."""
+    """Train `policy`'s model in place on the shortest verified solution of each problem that the search solved.
+
+    `learner` says how, if not by plain fine-tuning. A round that solves nothing changes nothing.
+    """
+    from clew.recipes.learner import Learner
+
+    learner = learner or Learner(policy, mode=settings.mode)
     rng = random.Random(derive_seed(seed, "expert_iteration"))
     problems = list(problems)
     updates = 0
@@ -71,12 +75,12 @@ def expert_iteration(
             settings, drawn, policy, task, seed=derive_seed(seed, "expert_iteration", number), stage=stage
         )
         stage.keep(groups)
-        updates += clone_shortest(settings, groups, policy, rng, stage=stage, updates=updates)
-        policy.refresh()
+        updates += clone_shortest(settings, groups, learner, rng, stage=stage, updates=updates)
+        learner.refresh()
 
 
 def searched(
-    settings: ExpertIteration, problems: Sequence[Problem], policy: LocalPolicy, task: Task, *, seed: int, stage: Stage
+    settings: ExpertIteration, problems: Sequence[Problem], policy: Policy, task: Task, *, seed: int, stage: Stage
 ) -> list[Group]:
     """Search every problem: its samples, judged."""
     from clew.evaluate import sample_groups
@@ -96,74 +100,18 @@ def searched(
 def clone_shortest(
     settings: ExpertIteration,
     groups: Sequence[Group],
-    policy: LocalPolicy,
+    learner: Learner,
     rng: random.Random,
     *,
     stage: Stage,
     updates: int,
 ) -> int:
     """Clone the shortest verified solution of each group that has one; how many updates that took after `updates`."""
-    from clew.learn.clone import clone
-    from clew.learn.optim import make_optimizer
-    from clew.learn.schedule import warmup_stable_decay
-    from clew.recipes.examples import sampled, shortest_right
+    from clew.recipes.cloning import clone_examples, solution
+    from clew.recipes.examples import shortest_right
 
     expert = [found for group in groups if (found := shortest_right(group))]
-    solved = len(expert) / len(groups)
-    steps = max(1, settings.epochs * len(expert) // settings.rows) if expert else 0
-    stage.progress(0 if steps else 1, solved=solved)
-    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    order = [t for _ in range(settings.epochs) for t in rng.sample(expert, len(expert))]
-    for step in range(steps):
-        chosen = order[step * settings.rows : (step + 1) * settings.rows]
-        examples = [sampled(policy, trajectory, settings.mode) for trajectory in chosen]
-        rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
-        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
-        stage.record(
-            updates + step,
-            increment=1 / steps,
-            tokens=update.tokens,
-            loss=update.loss,
-            grad_norm=update.grad_norm,
-            lr=rate,
-            solved=solved,
-        )
-    return steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """Expert iteration: search training problems, keep the verified solutions, clone them, and again."""
-
-    checkpoint: Path
-    """Checkpoint or run directory to start from."""
-    out: Path
-    """Run directory to write."""
-    task: str = "countdown"
-    """Task and its settings."""
-    settings: ExpertIteration = field(default_factory=ExpertIteration)
-    seed: int = 0
-    """Every random draw derives from it."""
-    overwrite: bool = False
-    """Delete the run that is at --out."""
-
-
-CONFIG = DistillConfig
-
-
-def main(config: DistillConfig) -> int:
-    from clew.recipes.stage import load_policy, run_alone, training_problems
-    from clew.tasks import make_task
-
-    task = make_task(config.task)
-    policy = load_policy(config.checkpoint)
-    problems = training_problems(task, config.seed)
-    return run_alone(
-        "expert_iteration",
-        lambda stage: expert_iteration(
-            config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage
-        ),
-        config=config,
-        policy=policy,
-        steps=config.settings.rounds,
+    examples = [solution(learner, trajectory) for trajectory in expert]
+    return clone_examples(
+        settings, examples, learner, rng, stage=stage, updates=updates, solved=len(expert) / len(groups)
     )

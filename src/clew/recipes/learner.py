@@ -6,7 +6,7 @@ into the policy's weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
@@ -15,7 +15,7 @@ from clew.core.errors import InvalidValue
 from clew.models.tuning import ADAPTER, Tuning
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from clew.core.types import Problem
@@ -58,14 +58,31 @@ class Learner:
         self.model = copy.deepcopy(plain) if self.tuning.lora else plain
         if self.tuning.lora:
             add_adapters(self.model, self.tuning, seed=seed)
+        self.trained: nn.Module = self.model
+        """`model`, or `model` with a value head: what gradients reach."""
         self.prompt_ids: Callable[[Problem], tuple[int, ...]] = prompts(self.tokenizer, mode)
         self._average = Average(self.model, self.tuning.ema) if self.tuning.ema else None
+
+    def add_value_head(self) -> None:
+        """Let a head on the policy's body learn too; `trained` is then a `PolicyWithValue`. It is saved beside."""
+        from clew.learn.ema import Average
+        from clew.models.shared_value import PolicyWithValue
+
+        self.trained = PolicyWithValue(self.model)
+        self._average = Average(self.trained, self.tuning.ema) if self.tuning.ema else None
 
     @property
     def tokenizer(self) -> Any:
         from clew.models.policy import LocalPolicy
 
         return self.policy.codec.tokenizer if isinstance(self.policy, LocalPolicy) else self.policy.tokenizer
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a response."""
+        from clew.models.policy import LocalPolicy
+
+        return int(self.policy.codec.end_id if isinstance(self.policy, LocalPolicy) else self.tokenizer.eos_token_id)
 
     @property
     def context(self) -> int:
@@ -79,8 +96,8 @@ class Learner:
         from clew.learn.optim import MuonAdamW, make_optimizer
 
         if self.tuning.optimizer == "muon" and not self.tuning.lora:
-            return make_optimizer(self.model, lr_matrix=lr_matrix, lr_other=lr_other)
-        learning = [p for p in self.model.parameters() if p.requires_grad]
+            return make_optimizer(self.trained, lr_matrix=lr_matrix, lr_other=lr_other)
+        learning = [p for p in self.trained.parameters() if p.requires_grad]
         return MuonAdamW(torch.optim.AdamW(learning, lr=lr_other, betas=(0.9, 0.95), weight_decay=0.0))
 
     def logprobs(self, batch: PaddedBatch) -> Tensor:
@@ -119,14 +136,27 @@ class Learner:
         from clew.models.tuning import recomputing
 
         with recomputing(self.model, self.tuning):
-            noted = sum_gradients(self.model, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_grad_norm).item()
+            noted = sum_gradients(self.trained, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), max_grad_norm).item()
         check_finite(loss=loss(noted), grad_norm=grad_norm, step=step, checkpoint=checkpoint)
         optimizer.step(multiplier=multiplier)
         optimizer.zero_grad()
         if self._average is not None:
             self._average.update()
         return Updated(noted, grad_norm)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the present weights of everything that learns."""
+        return {name: p.detach().clone() for name, p in self.trained.named_parameters() if p.requires_grad}
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Learn on from `weights`, which `weights` gave; the policy writes as before until `refresh`."""
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.trained.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
 
     def refresh(self) -> None:
         """Let the policy write with the present weights."""
@@ -143,9 +173,12 @@ class Learner:
         self.refresh()
 
     def save_beside(self, directory: Path) -> None:
-        """Write the adapters, if there are any, into the checkpoint `directory` of the merged weights."""
+        """Write into the checkpoint `directory` of the merged weights what there is of adapters and a value head."""
+        from clew.models.shared_value import PolicyWithValue, save_value_head
         from clew.models.tuning import save_adapters
 
+        if isinstance(self.trained, PolicyWithValue):
+            save_value_head(self.trained, directory)
         if self.tuning.lora:
             save_adapters(self.model, directory / ADAPTER)
 
@@ -185,3 +218,15 @@ def same_vocabulary(one: Any, other: Any, name: str) -> None:
     if one.get_vocab() != other.get_vocab():
         given = f"a model of {len(other)} tokens that are not those of the policy, which has {len(one)}"
         raise InvalidValue(name, given, "a model with the policy's own vocabulary", "choose one of the same family")
+
+
+def copied(learner: Learner) -> Learner:
+    """Another learner that starts from what the policy of `learner` writes with now."""
+    import copy
+
+    from clew.models.policy import LocalPolicy
+    from clew.models.transformers_policy import TransformersPolicy
+
+    model: Any = copy.deepcopy(learner.policy.model)
+    kind: Any = LocalPolicy if isinstance(learner.policy, LocalPolicy) else TransformersPolicy
+    return Learner(kind(model, learner.tokenizer), learner.tuning, mode=learner.mode)

@@ -1,0 +1,182 @@
+"""Preference learning: pairs from a search, a store or a file, or sampled and paired round after round.
+
+Roadmap section 6.1.1, equations 5 and 6. Step-DPO (arXiv 2406.18629) and MCTS-DPO (arXiv 2405.00451) are the same
+losses on pairs of steps that share a beginning; online DPO is the same loop with the present policy's own samples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clew.core.errors import InvalidValue
+from clew.core.seeds import derive_seed
+from clew.core.types import Sampling
+from clew.models.tuning import Tuning
+from clew.recipes.preference_settings import Preference, check_preference, objective_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from clew.core.task import Task
+    from clew.core.types import Problem
+    from clew.data.pairs import Pair
+    from clew.recipes.learner import Learner
+    from clew.recipes.stage import Stage
+
+EXAMPLES = """
+clew dpo --checkpoint runs/sft --out runs/dpo --settings.rounds 3
+clew dpo --checkpoint runs/sft --data runs/mcts --out runs/step-dpo --settings.loss cdpo --settings.flipped visits
+clew dpo --checkpoint runs/sft --data pairs.jsonl --out runs/simpo --settings.loss simpo
+clew dpo --checkpoint MODEL --data pairs.parquet --out runs/dpo --tuning.lora 16 --tuning.gradient-checkpointing
+"""
+
+
+def dpo(  # noqa: PLR0913  who learns from what, by name
+    settings: Preference,
+    *,
+    learner: Learner,
+    pairs_of_round: Callable[[int], Sequence[Pair]],
+    reference: PreTrainedModel | None = None,
+    problems: Sequence[Problem] = (),
+    seed: int,
+    stage: Stage,
+) -> None:
+    """Train `learner` in place on the pairs of each round; `problems` are what the KL from the start is measured on.
+
+    Without `reference` it is the policy at the start of each round. Raises `InvalidValue` for a round without pairs.
+    """
+    from clew.recipes.learner import reference_copy
+    from clew.recipes.preference_learning import examples_of_round, kl_from, learn
+
+    rng = random.Random(derive_seed(seed, "dpo"))
+    objective, start = objective_of(settings), reference_copy(learner)
+    updates = 0
+    for number in range(settings.rounds):
+        pairs = pairs_of_round(number)
+        if not pairs:
+            accepted = "at least one pair: a problem of which some samples are right and some wrong"
+            advice = "raise --settings.samples or --settings.problems, or warm up with sft or distill first"
+            raise InvalidValue(f"pairs of round {number + 1}", 0, accepted, advice)
+        fixed = reference or (start if settings.first_reference or number == 0 else reference_copy(learner))
+        examples = examples_of_round(settings, pairs, learner, fixed if objective.takes_reference else None)
+        kl = None if number == 0 else kl_from(start, learner, problems, settings, derive_seed(seed, "kl", number))
+        updates += learn(settings, objective, examples, learner, rng, stage=stage, updates=updates, kl=kl)
+        learner.refresh()
+    learner.finish()
+    kl = kl_from(start, learner, problems, settings, derive_seed(seed, "kl", settings.rounds))
+    stage.record(updates, increment=0.0, kl=kl)
+
+
+def sampled_pairs(
+    settings: Preference, *, learner: Learner, task: Task, problems: Sequence[Problem], seed: int, stage: Stage
+) -> Callable[[int], list[Pair]]:
+    """Right against wrong samples of the present policy, anew each round."""
+    from clew.data.pairs import pairs_of_groups
+    from clew.evaluate import sample_groups
+
+    def of_round(number: int) -> list[Pair]:
+        own = derive_seed(seed, "dpo", number)
+        drawn = random.Random(own).sample(list(problems), min(settings.problems, len(problems)))
+        groups = sample_groups(
+            learner.policy,
+            task,
+            drawn,
+            n=settings.samples,
+            sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
+            seed=own,
+            stage=stage.name,
+            on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
+        )
+        stage.keep(groups)
+        return pairs_of_groups(groups, margin=settings.margin, cap=settings.pairs, seed=own)
+
+    return of_round
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    """Learn from preferences: of a search run, a store or a file, or of the policy's own samples."""
+
+    checkpoint: Path
+    """Checkpoint or run directory to start from, or a Hugging Face directory."""
+    out: Path
+    """Run directory to write."""
+    data: Path | None = None
+    """Run of clew search, rl or distill, or a file of pairs (.jsonl, .parquet); left out, the policy samples."""
+    reference: Path | None = None
+    """Checkpoint of the reference; left out, the policy itself as it was."""
+    task: str = "countdown"
+    """Task and its settings."""
+    settings: Preference = field(default_factory=Preference)
+    tuning: Tuning = field(default_factory=Tuning)
+    held_out: int = 500
+    """Held-out problems to measure the result on."""
+    seed: int = 0
+    """Every random draw derives from it."""
+    overwrite: bool = False
+    """Delete the run that is at --out."""
+
+
+CONFIG = DpoConfig
+
+
+def main(config: DpoConfig) -> int:
+    from clew.recipes.learner import load_learner
+    from clew.recipes.preference_data import pairs_of_file, pairs_of_run
+    from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
+    from clew.tasks import make_task
+
+    _check(config)
+    settings, seed = config.settings, config.seed
+    check_settings(settings)
+    task = make_task(config.task)
+    learner = load_learner(config.checkpoint, config.tuning, mode=settings.mode, seed=seed)
+    reference = None if config.reference is None else _reference(config.reference, learner)
+    problems = training_problems(task, seed)
+    pairs: Sequence[Pair] | None = None
+    if config.data is not None and config.data.is_dir():
+        pairs = pairs_of_run(config.data, level=settings.level, margin=settings.margin, cap=settings.pairs, seed=seed)
+    elif config.data is not None:
+        pairs = pairs_of_file(config.data, learner)
+
+    def train(stage: Stage) -> None:
+        told = {"learner": learner, "problems": problems, "seed": seed, "stage": stage}
+        made = sampled_pairs(settings, task=task, **told) if pairs is None else lambda number: pairs  # type: ignore[arg-type]
+        dpo(settings, pairs_of_round=made, reference=reference, **told)  # type: ignore[arg-type]
+
+    return run_alone(
+        "dpo",
+        train,
+        config=config,
+        policy=learner.policy,
+        steps=settings.rounds,
+        evaluation=Evaluation(problems=config.held_out),
+        beside=learner.save_beside,
+    )
+
+
+def _reference(path: Path, learner: Learner) -> PreTrainedModel:
+    """The model at `path`. Raises `InvalidValue` if its tokens are not the policy's."""
+    from clew.data.checkpoint_files import resolve_checkpoint
+    from clew.recipes.learner import same_vocabulary
+    from clew.reward.load import load_any
+
+    model, tokenizer = load_any(resolve_checkpoint(path), "ForCausalLM")
+    same_vocabulary(learner.tokenizer, tokenizer, "--reference")
+    return model
+
+
+def _check(config: DpoConfig) -> None:
+    """Refuse what the loss or the source of pairs does not use, before anything is loaded."""
+    settings = config.settings
+    check_preference(settings)
+    if config.reference is not None and not objective_of(settings).takes_reference:
+        accepted = f"only with a loss that compares with a reference, not with {settings.loss}"
+        raise InvalidValue("--reference", str(config.reference), accepted, "leave it out, or change --settings.loss")
+    if settings.level is not None and (config.data is None or not config.data.is_dir()):
+        accepted = "only where --data is a run"
+        raise InvalidValue("--settings.level", settings.level, accepted, "leave it out, or give --data RUN")

@@ -1,0 +1,150 @@
+"""Passes over preference pairs: one update, the passes of a round, and how far the policy has moved."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clew.core.seeds import derive_seed
+from clew.core.types import Sampling
+from clew.recipes.preference_settings import Preference, objective_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from clew.core.types import Problem
+    from clew.data.pairs import Pair
+    from clew.learn.preferring import Noted, Objective, PairExample
+    from clew.recipes.learner import Learner
+    from clew.recipes.stage import Stage
+
+MEASURED = 64
+"""Samples that the KL from the start is measured on."""
+
+
+def examples_of_round(
+    settings: Preference, pairs: Sequence[Pair], learner: Learner, reference: PreTrainedModel | None
+) -> list[PairExample]:
+    """`pairs` with the log-probs of the reference, which is not needed after this."""
+    from clew.recipes.preference_data import examples_of
+
+    strays = objective_of(settings).takes_strays
+    by_visits = None if settings.flipped == "visits" else settings.flipped
+    return examples_of(pairs, learner, reference, strays=strays, by_visits=by_visits)
+
+
+def learn(  # noqa: PLR0913  what is learnt from, the rest by name
+    settings: Preference,
+    objective: Objective,
+    pairs: Sequence[PairExample],
+    learner: Learner,
+    rng: random.Random,
+    *,
+    stage: Stage,
+    updates: int,
+    kl: float | None = None,
+) -> int:
+    """Pass over `pairs` and log; how many updates that took after `updates`."""
+    from clew.learn.schedule import warmup_stable_decay
+
+    optimizer = learner.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    order = [pair for _ in range(settings.epochs) for pair in rng.sample(pairs, len(pairs))]
+    steps = max(1, len(order) // settings.rows)
+    for step in range(steps):
+        chosen = order[step * settings.rows : (step + 1) * settings.rows]
+        rate = warmup_stable_decay(step, total=steps, warmup=min(5, steps // 2), decay=steps // 2)
+        noted = preference_step(
+            learner, optimizer, objective, chosen, step=updates + step, multiplier=rate, stage=stage
+        )
+        stage.record(
+            updates + step,
+            increment=1 / steps,
+            tokens=sum(pair.num_learnt for pair in chosen),
+            pairs=len(pairs),
+            lr=rate,
+            kl=kl if step == 0 else None,
+            **noted,
+        )
+    return steps
+
+
+def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
+    learner: Learner,
+    optimizer: Any,
+    objective: Objective,
+    pairs: Sequence[PairExample],
+    *,
+    step: int,
+    multiplier: float,
+    stage: Stage | None = None,
+) -> dict[str, float]:
+    """One update; what to log of it."""
+    from clew.learn.preferring import chances, loss_and_notes
+
+    point = reference_point(learner, pairs) if objective.takes_strays else 0.0
+
+    def loss_of(rows: list[int]) -> tuple[Tensor, Noted]:
+        told = chances(learner.logprobs, [pairs[row] for row in rows], point)
+        return loss_and_notes(objective, told, len(pairs))
+
+    update = learner.update(
+        optimizer,
+        [pair.length for pair in pairs],
+        loss_of,
+        lambda noted: sum(one.loss for one in noted),
+        step=step,
+        multiplier=multiplier,
+        checkpoint=stage.last_checkpoint if stage is not None else None,
+    )
+    loss, better, worse, right, logprob = (sum(values) for values in zip(*update.noted, strict=True))
+    count = len(pairs)
+    return {
+        "loss": loss,
+        "grad_norm": update.grad_norm,
+        "reward_chosen": better / count,
+        "reward_rejected": worse / count,
+        "reward_margin": (better - worse) / count,
+        "accuracy": right / count,
+        "chosen_logprob": logprob / count,
+        **({"reference_point": point} if objective.takes_strays else {}),
+    }
+
+
+def reference_point(learner: Learner, pairs: Sequence[PairExample]) -> float:
+    """KTO's: max(0, mean log-ratio of responses put after other prompts), of the whole update."""
+    import torch
+
+    from clew.learn.preference import kto_reference_point
+    from clew.recipes.cloning import logprob_sums
+
+    strays = [pair.stray for pair in pairs if pair.stray is not None]
+    reference = torch.tensor([sum(one.logprobs or ()) for one in strays])
+    return kto_reference_point(logprob_sums(learner, strays) - reference).item()
+
+
+def kl_from(
+    start: PreTrainedModel, learner: Learner, problems: Sequence[Problem], settings: Preference, seed: int
+) -> float | None:
+    """KL of the policy from `start`, nats a token: the k3 estimate over samples of some of `problems`."""
+    import torch
+
+    from clew.core.protocols import Prompt
+    from clew.core.types import State
+    from clew.learn.batch import Example
+    from clew.learn.kl import k3
+    from clew.reward.implicit import reference_logprobs
+
+    if not problems:
+        return None
+    drawn = random.Random(seed).sample(list(problems), min(MEASURED, len(problems)))
+    prompts = [Prompt(State(problem), derive_seed(seed, at)) for at, problem in enumerate(drawn)]
+    told = learner.policy.sample(prompts, Sampling(max_tokens=settings.max_tokens, mode=settings.mode))
+    examples = [
+        Example(prompt_ids=learner.prompt_ids(problem), response_ids=one.tokens)
+        for problem, one in zip(drawn, told, strict=True)
+    ]
+    now = torch.tensor([p for one in told for p in one.logprobs or ()])
+    then = torch.tensor([p for row in reference_logprobs(start, examples) for p in row])
+    return k3(now, then).mean().item()
