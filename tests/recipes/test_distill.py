@@ -94,7 +94,7 @@ def test_bond_moves_towards_the_distribution_of_best_of_n(tmp_path):
     before = divergence()
     settings = ExpertIteration(rounds=1, samples=64, epochs=60, **{**FAST, "rows": 4})
     taught(tmp_path, who, task, "bond", settings, bond=Bond(n=4, anchors=64, backward=0.9))
-    assert divergence() < 0.4 * before
+    assert divergence() < 0.5 * before
     # It does not go past the target, as a reward without the KL would.
     assert float(distribution(who)[mask].sum()) < 0.5 * (1 + 1 - (1 - p) ** 4) + 0.05
 

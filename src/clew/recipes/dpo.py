@@ -47,7 +47,8 @@ def dpo(  # noqa: PLR0913  who learns from what, by name
 ) -> None:
     """Train `learner` in place on the pairs of each round; `problems` are what the KL from the start is measured on.
 
-    Without `reference` it is the policy at the start of each round. Raises `InvalidValue` for a round without pairs.
+    Without `reference` it is the policy at the start of each round. Raises `InvalidValue` if the first has no pairs; a
+    later round without pairs is the end.
     """
     from clew.recipes.learner import reference_copy
     from clew.recipes.preference_learning import examples_of_round, kl_from, learn
@@ -57,6 +58,9 @@ def dpo(  # noqa: PLR0913  who learns from what, by name
     updates = 0
     for number in range(settings.rounds):
         pairs = pairs_of_round(number)
+        if not pairs and number:
+            # All samples are right, or all are wrong, after learning: what was learnt is kept.
+            break
         if not pairs:
             accepted = "at least one pair: a problem of which some samples are right and some wrong"
             advice = "raise --settings.samples or --settings.problems, or warm up with sft or distill first"
