@@ -55,7 +55,7 @@ class BenchConfig:
     """reward: run directory of a process reward that was learnt from it. process-rl: the one that is paid."""
     outcome_reward: Path | None = None
     """reward: run directory of an outcome reward that was learnt from it."""
-    learner: Literal["distill", "rl", "dpo"] = "distill"
+    learner: Literal["distill", "rl", "dpo"] = "rl"
     """loop: what learns from the search."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""

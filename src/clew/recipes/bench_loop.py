@@ -36,7 +36,7 @@ PILOT_STEPS = 2
 
 
 def measure_loop(
-    *, checkpoint: Path, seed: int, learner: LearnerName = "distill", changes: dict[str, Any] | None = None
+    *, checkpoint: Path, seed: int, learner: LearnerName = "rl", changes: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """A row a seed, their means with intervals, and the paired difference; `changes` are of `LoopConfig`."""
     rows = []
