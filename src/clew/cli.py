@@ -45,7 +45,7 @@ VERBS: dict[str, Verb] = {
     ),
     "reward inverse": Verb("clew.recipes.inverse_rl", "reward", "a reward learnt from demonstrations alone"),
     "reward eval": Verb("clew.recipes.reward_eval", "reward", "how good a reward model is on held-out problems"),
-    "distill": Verb("clew.recipes.distill", "learn", "clone what search, best-of-N or a teacher found, in eight methods"),
+    "distill": Verb("clew.recipes.distill", "learn", "clone what search, best-of-N or a teacher found"),
     "dpo": Verb("clew.recipes.dpo", "learn", "preferences: of a search's trees, of a file, or of its own samples"),
     "rl": Verb("clew.recipes.rl", "learn", "group-relative policy gradient over verified samples"),
     "data": Verb("clew.recipes.data", "learn", "what a run found, as training data: SFT, DPO, KTO, steps, targets"),

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 from clew.core.seeds import derive_seed
 from clew.core.types import Group, Outcome, Problem, Verdict
 from clew.recipes.bench_rollout import NO_STOP, flops_per_token, peak_gflops, spread
-from clew.recipes.rl import PolicyGradient, rl
+from clew.recipes.rl import rl
+from clew.recipes.rl_settings import PolicyGradient
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM

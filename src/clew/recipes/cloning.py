@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def clone_examples(
     from clew.learn.schedule import warmup_stable_decay
 
     steps = max(1, settings.epochs * len(examples) // settings.rows) if examples else 0
-    stage.progress(0 if steps else 1, **shown)
+    stage.progress(0 if steps else 1, tokens=0, **shown)
     optimizer = learner.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     order = [e for _ in range(settings.epochs) for e in rng.sample(examples, len(examples))]
     for step in range(steps):
@@ -145,7 +146,9 @@ def clone_step(
 
     lengths = [example.length for example in examples]
     checkpoint = stage.last_checkpoint if stage is not None else None
-    told = learner.update(optimizer, lengths, loss_of, sum, step=step, multiplier=multiplier, checkpoint=checkpoint)
+    told = learner.update(
+        optimizer, lengths, loss_of, math.fsum, step=step, multiplier=multiplier, checkpoint=checkpoint
+    )
     return {"loss": sum(told.noted), "grad_norm": told.grad_norm}
 
 

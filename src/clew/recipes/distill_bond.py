@@ -8,6 +8,7 @@ rounds make N grow as a power (the paper's iterated form; its J-BOND moves the a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def bond_step(  # noqa: PLR0913  who learns what, by name
         part = -(summed(learner.logprobs(batch), batch.target_mask) * batch.advantages).sum()
         return part, part.item()
 
-    told = learner.update(optimizer, [e.length for e in weighted], loss_of, sum, step=step, multiplier=rate)
+    told = learner.update(optimizer, [e.length for e in weighted], loss_of, math.fsum, step=step, multiplier=rate)
     gaps = [e.advantage for e in own_samples]
     spread = (sum(gap * gap for gap in gaps) / len(gaps)) ** 0.5 if gaps else 0.0
     return {"loss": sum(told.noted), "grad_norm": told.grad_norm, "advantage_spread": spread}

@@ -7,6 +7,7 @@ distribution from the teacher's over the whole vocabulary: a signal at every tok
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ def correct_step(  # noqa: PLR0913  who learns from whom, by name
         part = divergence(ours.float(), right.float()).sum() / tokens
         return part, part.item()
 
-    told = learner.update(optimizer, [e.length for e in examples], loss_of, sum, step=step, multiplier=rate)
+    told = learner.update(optimizer, [e.length for e in examples], loss_of, math.fsum, step=step, multiplier=rate)
     return {"loss": sum(told.noted), "grad_norm": told.grad_norm}
 
 

@@ -22,7 +22,8 @@ from clew.models.architecture import SmallQwen3
 from clew.recipes.expert_iteration import ExpertIteration, expert_iteration
 from clew.recipes.pretrain import Pretrain, pretrain
 from clew.recipes.progress import Progress
-from clew.recipes.rl import PolicyGradient, rl
+from clew.recipes.rl import rl
+from clew.recipes.rl_settings import PolicyGradient
 from clew.recipes.sft import Sft, sft
 from clew.recipes.stage import Evaluation, Stage
 
@@ -99,7 +100,7 @@ def main(config: SpeedrunConfig) -> int:
     run = RunDirectory.create(config.out, resolved(config), resume=config.resume, overwrite=config.overwrite)
 
     common: dict[str, Any] = {"task": task, "seed": config.seed}
-    recipes: dict[str, tuple[float, Callable[[LocalPolicy, Stage], None]]] = {
+    recipes: dict[str, tuple[float, Callable[[LocalPolicy, Stage], object]]] = {
         "pretrain": (
             config.pretrain.steps,
             lambda policy, stage: pretrain(config.pretrain, policy=policy, stage=stage, **common),
@@ -147,7 +148,7 @@ def check_engine_against_training(policy: LocalPolicy, problems: list[Problem], 
 
 def learn_stage(  # noqa: PLR0913  what to learn and where, as main has them
     name: str,
-    recipe: Callable[[LocalPolicy, Stage], None],
+    recipe: Callable[[LocalPolicy, Stage], object],
     policy: LocalPolicy,
     run: RunDirectory,
     progress: Progress,
