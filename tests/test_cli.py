@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
 HEAVY = {"torch", "numpy", "scipy", "transformers", "tokenizers", "tyro", "rich", "matplotlib", "jinja2"}
 PROBLEM = '{"numbers": [3, 5, 7, 11], "target": 24}'
 RIGHT = "(7 - 3) * (11 - 5)"
-MAX_FIELDS = 25
+MAX_FIELDS = 27
 OPTION = re.compile(r"\W*--[a-z][\w.-]*( [A-Z]+\b| \{\S+)?")
 """An option and its kind of value: INT, PATH, {a,b}, {None}|PATH."""
 

@@ -52,7 +52,6 @@ def rl(
 ) -> Diagnosis:
     """Train `policy`'s model in place on its own samples."""
     from clew.learn.baselines import moving_average
-    from clew.learn.schedule import warmup_stable_decay
     from clew.recipes.rl_learner import make_learner
     from clew.recipes.rl_lessons import Moment, lessons_of
     from clew.recipes.rl_noise import noise_metrics
@@ -61,8 +60,7 @@ def rl(
     from clew.recipes.watch import make_terms, noted, take_look, watched_problems
     from clew.reward.terms import mean_parts
 
-    method, diagnosis = method_of(settings), Diagnosis()
-    rng = random.Random(derive_seed(seed, "rl"))
+    method, diagnosis, rng = method_of(settings), Diagnosis(), random.Random(derive_seed(seed, "rl"))
     problems, terms = list(problems), make_terms(settings.reward)
     held_out = watched_problems(task, seed) if settings.watch else []
     looks: list[Look] = []
@@ -89,17 +87,12 @@ def rl(
         # One step off: the next batch is sampled before this one has taught anything.
         ahead = sampler.batch(step + 1) if settings.asynchronous and step + 1 < settings.steps else None
         groups = rollouts.groups
-        rate = warmup_stable_decay(
-            step, total=settings.steps, warmup=min(5, settings.steps // 2), decay=settings.steps * 2 // 5
-        )
-        moment = Moment(step, seed, rate, stage.last_checkpoint)
+        moment = Moment(step, seed, learning_rate(settings, step), stage.last_checkpoint)
         rewards, valid = rewards_of(groups)
         if settings.shuffle_rewards:
             rewards = _dealt(rewards, valid, rng)
-        if method.grows_trees:
-            found = tree_lessons(learner, rollouts)
-        else:
-            found = lessons_of(learner, rollouts, rewards, valid, moment)
+        grown = tree_lessons(learner, rollouts) if method.grows_trees else None
+        found = grown if grown is not None else lessons_of(learner, rollouts, rewards, valid, moment)
         noise = noise_metrics(learner, found, moment)
         measured = update(learner, found, moment)
         told = {**measured.metrics, **noise, **adapted_kl(learner, found)}
@@ -107,7 +100,6 @@ def rl(
         policy.refresh()
         if method.advantage == "moving-average":
             learner.average = moving_average(learner.average, rewards, valid)
-        examples = [lesson.example for lesson in found.lessons]
         stage.record(
             step,
             tokens=rollouts.tokens + found.rollout_tokens,
@@ -115,10 +107,10 @@ def rl(
             **{f"reward_{name}": mean for name, mean in mean_parts(groups).items() if len(terms) > 1},
             **watched,
             length=mean_length([*groups, *rollouts.rejected]),
-            kl=kl_from(learner.reference, examples) if step % 10 == 9 else None,
+            kl=kl_from(learner.reference, [lesson.example for lesson in found.lessons]) if step % 10 == 9 else None,
             groups_dropped=dropped_share(rollouts, found, rewards, valid),
             unscored=1.0 - valid.float().mean().item() if valid.numel() else 0.0,
-            lr=rate,
+            lr=moment.multiplier,
             behind=behind if settings.asynchronous else None,
             **told,
             **mismatch_metrics(measured.mismatch, measured.tokens),
@@ -127,6 +119,14 @@ def rl(
         if step == settings.steps - 1:
             stage.keep(with_finite_rewards(groups))
     return diagnosis
+
+
+def learning_rate(settings: PolicyGradient, step: int) -> float:
+    """What the learning rates are multiplied by at `step`."""
+    from clew.learn.schedule import warmup_stable_decay
+
+    warmup, decay = min(5, settings.steps // 2), settings.steps * 2 // 5
+    return warmup_stable_decay(step, total=settings.steps, warmup=warmup, decay=decay)
 
 
 def accuracy_of(groups: Sequence[Group]) -> float | None:
