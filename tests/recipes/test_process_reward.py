@@ -83,7 +83,6 @@ def policy_run(tmp_path_factory):
 def trained(policy_run, tmp_path_factory):
     """The configuration of a whole run, and what it printed."""
     config = ProcessRewardConfig(
-        what="train",
         checkpoint=policy_run,
         out=tmp_path_factory.mktemp("reward") / "run",
         task=SPEC,

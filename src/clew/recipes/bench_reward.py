@@ -7,6 +7,7 @@ parts of their own; `guided` needs reward models that were trained before.
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def measure_prm(checkpoint: Path, *, seed: int, settings: ProcessRewardSettings 
         with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
             started = time.perf_counter()
             learner = learner_of(policy, task, settings, seed=seed, stage=stage)
-            fit(learner, settings, seed=seed, stage=stage)
+            fit(learner, settings, rng=random.Random(derive_seed(seed, "reward order")), stage=stage)
             seconds = time.perf_counter() - started
     scorer = HeadReward(
         reader=reader_of(learner.model),

@@ -6,7 +6,6 @@ training; the truth is asked only at the end, of problems that neither saw.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import random
@@ -86,36 +85,26 @@ def inverse_reward(
     stage: Stage,
 ) -> Qwen3ForTokenClassification:
     """A model whose logit after any prefix is log expert/policy, the one of the lowest held-out loss."""
-    from clew.learn.optim import make_optimizer
-    from clew.learn.schedule import warmup_stable_decay
     from clew.models.value_head import value_model_of
     from clew.recipes.process_reward import cross_entropy
+    from clew.recipes.reward_fit import Learner, fit
     from clew.reward.fit import value_step
+    from clew.reward.load import RewardCard
 
     pairs = contrasted(settings, policy, demonstrations, seed)
     apart = 2 * max(1, round(settings.held_out * len(demonstrations)))
     held_out, train = pairs[:apart], pairs[apart:]
     model = value_model_of(policy.model)
-    best, best_loss, waited = copy.deepcopy(model.state_dict()), cross_entropy(model, held_out), 0
-    optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    rng = random.Random(derive_seed(seed, NAME))
-    order = [example for _ in range(settings.epochs) for example in rng.sample(train, len(train))]
-    steps = max(1, len(order) // settings.rows)
-    for step in range(steps):
-        batch = order[step * settings.rows : (step + 1) * settings.rows]
-        rate = warmup_stable_decay(step, total=steps, warmup=min(10, steps // 2), decay=steps // 2)
-        update = value_step(model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
-        loss = None
-        if (step + 1) % settings.evaluate_every == 0 or step + 1 == steps:
-            loss = cross_entropy(model, held_out)
-            waited = 0 if loss < best_loss else waited + 1
-            if loss < best_loss:
-                best, best_loss = copy.deepcopy(model.state_dict()), loss
-        logged = {"loss": update.loss, "grad_norm": update.grad_norm, "lr": rate, "validation_loss": loss}
-        stage.record(step, increment=1 / steps, tokens=update.tokens, **logged)
-        if waited >= settings.patience:
-            break
-    model.load_state_dict(best)
+    learner = Learner(
+        model=model,
+        card=RewardCard(kind="process"),
+        examples=train,
+        update=lambda optimizer, batch, step, rate: value_step(
+            model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
+        ),
+        held_out_loss=lambda: cross_entropy(model, held_out),
+    )
+    fit(learner, settings, rng=random.Random(derive_seed(seed, NAME)), stage=stage)
     return model
 
 

@@ -6,7 +6,6 @@ the best prediction is P(right in the end | prefix): the value of the policy tha
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import time
@@ -14,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import tyro
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
@@ -30,10 +27,6 @@ if TYPE_CHECKING:
     from clew.recipes.stage import Stage
     from clew.reward.fit import Labelled
 
-EXAMPLES = """
-clew reward train --checkpoint runs/first --out runs/prm
-clew reward train --checkpoint runs/first --out runs/prm --settings.problems 4000 --json
-"""
 NAME = "reward"
 
 
@@ -84,11 +77,11 @@ def process_reward(
     kept: Sequence[Labelled] = (),
 ) -> Qwen3ForTokenClassification:
     """A value model of `policy` on `task`, the one of the lowest validation loss; it learns from `kept` besides."""
-    from clew.learn.optim import make_optimizer
-    from clew.learn.schedule import warmup_stable_decay
     from clew.models.value_head import value_model_of
+    from clew.recipes.reward_fit import Learner, fit
     from clew.recipes.stage import training_problems
     from clew.reward.fit import value_step
+    from clew.reward.load import RewardCard
 
     problems = training_problems(task, seed)[: settings.problems]
     train = labelled(settings, sampled(settings, policy, task, problems, settings.samples, seed, stage), policy)
@@ -99,34 +92,16 @@ def process_reward(
     )
     base_rate = sum(example.labels[0] for example in train) / len(train)
     model = value_model_of(policy.model, base_rate=base_rate)
-    best, best_loss, waited = copy.deepcopy(model.state_dict()), cross_entropy(model, held_out), 0
-    optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    rng = random.Random(derive_seed(seed, "process_reward"))
-    train = [*train, *kept]
-    order = [example for _ in range(settings.epochs) for example in rng.sample(train, len(train))]
-    steps = max(1, len(order) // settings.rows)
-    for step in range(steps):
-        batch = order[step * settings.rows : (step + 1) * settings.rows]
-        rate = warmup_stable_decay(step, total=steps, warmup=min(10, steps // 2), decay=steps // 2)
-        update = value_step(model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
-        loss = None
-        if (step + 1) % settings.evaluate_every == 0 or step + 1 == steps:
-            loss = cross_entropy(model, held_out)
-            waited = 0 if loss < best_loss else waited + 1
-            if loss < best_loss:
-                best, best_loss = copy.deepcopy(model.state_dict()), loss
-        stage.record(
-            step,
-            increment=1 / steps,
-            tokens=update.tokens,
-            loss=update.loss,
-            grad_norm=update.grad_norm,
-            lr=rate,
-            validation_loss=loss,
-        )
-        if waited >= settings.patience:
-            break
-    model.load_state_dict(best)
+    learner = Learner(
+        model=model,
+        card=RewardCard(kind="process", mode=settings.mode),
+        examples=[*train, *kept],
+        update=lambda optimizer, batch, step, rate: value_step(
+            model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
+        ),
+        held_out_loss=lambda: cross_entropy(model, held_out),
+    )
+    fit(learner, settings, rng=random.Random(derive_seed(seed, "process_reward")), stage=stage)
     return model
 
 
@@ -231,8 +206,6 @@ def cross_entropy(model: Qwen3ForTokenClassification, examples: Sequence[Labelle
 class ProcessRewardConfig:
     """Train a process reward model on solutions that a policy samples, and measure it."""
 
-    what: tyro.conf.Positional[Literal["train"]]
-    """train: sample solutions, label every prefix with how it ended, learn, measure."""
     checkpoint: Path
     """Checkpoint or run directory of the policy."""
     out: Path
@@ -246,9 +219,6 @@ class ProcessRewardConfig:
     """Delete the run that is at --out."""
     json: bool = False
     """Print the measures as one JSON object instead of a table."""
-
-
-CONFIG = ProcessRewardConfig
 
 
 def main(config: ProcessRewardConfig) -> int:

@@ -6,19 +6,34 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clew.core.errors import InvalidValue
-from clew.core.seeds import derive_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clew.learn.optim import MuonAdamW
-    from clew.recipes.process_reward import ProcessRewardSettings
     from clew.recipes.stage import Stage
     from clew.reward.fit import Update
     from clew.reward.load import RewardCard
+
+
+class Fitting(Protocol):
+    """Settings of passes over examples that end early."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def evaluate_every(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+    @property
+    def lr_matrix(self) -> float: ...
+    @property
+    def lr_other(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +50,8 @@ class Learner:
     """implicit: the model that log-ratios are taken to."""
 
 
-def fit(learner: Learner, settings: ProcessRewardSettings, *, seed: int, stage: Stage) -> dict[str, float]:
-    """Train `learner.model`, and leave in it the weights of the lowest held-out loss.
+def fit(learner: Learner, settings: Fitting, *, rng: random.Random, stage: Stage) -> dict[str, float]:
+    """Train `learner.model` on its examples in an order of `rng`, and leave the weights of the lowest held-out loss.
 
     Raises `InvalidValue` if there is nothing to learn from.
     """
@@ -50,7 +65,6 @@ def fit(learner: Learner, settings: ProcessRewardSettings, *, seed: int, stage: 
     best, best_loss, waited = copy.deepcopy(model.state_dict()), learner.held_out_loss(), 0
     first_loss = best_loss
     optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    rng = random.Random(derive_seed(seed, "reward order"))
     order = [e for _ in range(settings.epochs) for e in rng.sample(learner.examples, len(learner.examples))]
     steps = max(1, len(order) // settings.rows)
     for step in range(steps):

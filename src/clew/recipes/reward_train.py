@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -121,7 +122,8 @@ def train(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stage) -
             learner = reward_kinds.implicit(source, config.implicit)
         case "generative":
             learner = reward_kinds.generative(source, config.generative)
-    return fit(learner, config.settings, seed=config.seed, stage=stage), learner
+    rng = random.Random(derive_seed(config.seed, "reward order"))
+    return fit(learner, config.settings, rng=rng, stage=stage), learner
 
 
 def source_of(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stage) -> Source:
@@ -215,8 +217,8 @@ def draw_reliability(directory: Path, measured: dict[str, Any]) -> None:
 def _process_from_outcomes(config: RewardTrainConfig) -> int:
     from clew.recipes import process_reward
 
-    shared = {f.name: getattr(config, f.name) for f in fields(ProcessRewardConfig) if f.name != "what"}
-    status = process_reward.main(ProcessRewardConfig(what="train", **shared))
+    shared = {f.name: getattr(config, f.name) for f in fields(ProcessRewardConfig)}
+    status = process_reward.main(ProcessRewardConfig(**shared))
     told = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
     draw_reliability(config.out, told["stages"][-1])
     return status
