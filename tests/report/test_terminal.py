@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import fake_run
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from clew.initialize.behaviours import Behaviour
 from clew.report.colour import STYLES, coloured, legend
-from clew.report.table import stage_table
+from clew.report.table import print_stages, stage_table
 from clew.report.words import NONE
 
 
@@ -42,6 +43,18 @@ def test_one_screen() -> None:
     shown = lines(stage_table(fake_run.summary()))
     assert max(map(len, shown)) <= 100
     assert len(shown) <= 24
+
+
+def test_a_terminal_of_80_columns_cuts_no_number_and_a_file_has_all() -> None:
+    summary = fake_run.summary()
+    for terminal, heads in ((True, "greedy"), (False, "length")):
+        file = io.StringIO()
+        print_stages(summary, Console(file=file, width=80, color_system=None, force_terminal=terminal))
+        shown = file.getvalue().replace("\xa0", " ").splitlines()
+        assert max(map(len, shown)) <= (80 if terminal else 100)
+        assert next(line for line in shown if "stage" in line).split()[-1] == heads
+        (line,) = (x for x in shown if x.strip().startswith("RL "))
+        assert f"{100 * summary['stages'][-1]['greedy']['mean']:.1f} %" in line
 
 
 def test_long_names_fold_instead_of_widening() -> None:

@@ -225,7 +225,7 @@ def table(rows: Sequence[Mapping[str, Any]], against: Mapping[str, Mapping[str, 
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE, title="accuracy against tokens a problem", title_justify="left")
-    shown.add_column("strategy")
+    shown.add_column("strategy", overflow="fold")
     shown.add_column("size", justify="right")
     shown.add_column("tokens", justify="right")
     shown.add_column("accuracy, 95 % interval", justify="right")

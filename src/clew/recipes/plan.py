@@ -222,7 +222,7 @@ def table(made: Plan, validated: Sequence[Validated], out: Path) -> Table:
     shown = Table(box=box.SIMPLE, title="the plan", title_justify="left", caption_justify="left")
     shown.add_column("budget, tokens", justify="right")
     shown.add_column("difficulty", justify="right")
-    shown.add_column("strategy")
+    shown.add_column("strategy", overflow="fold")
     for (at, budget), name in sorted(made.choice.items(), key=lambda item: (item[0].budget, item[0].bin)):
         shown.add_row(f"{budget:,}", f"{at + 1} of {len(made.edges) + 1}", name)
     lines = [

@@ -229,7 +229,7 @@ def finish(run: RunDirectory, stages: list[str], config: SpeedrunConfig, *, seco
 
     from clew.recipes.stage import write_summary
     from clew.report.html import write_report
-    from clew.report.table import stage_table
+    from clew.report.table import print_stages
 
     results = [run.stage_result(name) for name in stages]
     searched = run.stage_result("search")
@@ -238,7 +238,7 @@ def finish(run: RunDirectory, stages: list[str], config: SpeedrunConfig, *, seco
     results[-1] = {**results[-1], **{name: searched["rates"][name] for name in better_known}}
     summary = write_summary(run, results, searched["curve"], seed=config.seed, seconds=seconds)
     report = write_report(run.path)
-    Console(stderr=True).print(stage_table(summary))
+    print_stages(summary, Console(stderr=True))
     if config.json:
         print(json.dumps(summary))
     else:

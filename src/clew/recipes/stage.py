@@ -269,7 +269,7 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
     from clew.report.html import write_report
-    from clew.report.table import stage_table
+    from clew.report.table import print_stages
     from clew.tasks import make_task
 
     started = time.perf_counter()
@@ -294,7 +294,7 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     run.mark_done(name, result)
     summary = write_summary(run, [result], [], seed=config.seed, seconds=time.perf_counter() - started)
     report = write_report(run.path)
-    _console().print(stage_table(summary))
+    print_stages(summary, _console())
     print(report)
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,30 +14,39 @@ from clew.report.data import Rate, SearchPoint, Stage, parse_summary
 from clew.report.words import NONE, count, duration, interval, percent, stage_label
 
 WIDTH = 100
+NARROW = 80
 ROWS = 12
 """Searches shown before only the largest of each line is kept, so that the table stays on one screen."""
 
 
-def stage_table(summary: Mapping[str, Any]) -> Table:
-    """The table of a `summary.json` object; at most 100 columns wide."""
+def print_stages(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the table of a `summary.json` object: whole into a file, as wide as it fits on a terminal."""
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(stage_table(summary, width=console.width))
+
+
+def stage_table(summary: Mapping[str, Any], *, width: int = WIDTH) -> Table:
+    """The table of a `summary.json` object; at most 100 columns wide, without its last two columns below that."""
     parsed = parse_summary(summary)
     k = _largest_shared_k(parsed.stages)
     table = Table(
-        width=WIDTH,
+        width=WIDTH if width >= WIDTH else NARROW,
         box=box.SIMPLE,
         pad_edge=False,
         caption=_caption(parsed.total_seconds, parsed.peak_rss_mib),
         caption_style="dim",
     )
     table.add_column("stage", ratio=1, overflow="fold")
-    for name in ("time", "tokens", "pass@1, 95 % interval", "greedy", f"pass@{k}", "length"):
+    names = ("time", "tokens", "pass@1, 95 % interval", "greedy", f"pass@{k}", "length")
+    shown = len(names) if width >= WIDTH else len(names) - 2
+    for name in names[:shown]:
         table.add_column(name, justify="right", no_wrap=True)
     for stage in parsed.stages:
-        table.add_row(*_stage_row(stage, k))
+        table.add_row(*_stage_row(stage, k)[: 1 + shown])
     if parsed.search:
         table.add_section()
-        style = "bold"
-        table.add_row("search, per problem", "time", "tokens", "accuracy", "", "", "", style=style)
+        table.add_row("search, per problem", "time", "tokens", "accuracy", style="bold")
         for point in _shown(parsed.search):
             table.add_row(*_search_row(point))
     return table
@@ -62,9 +72,6 @@ def _search_row(point: SearchPoint) -> tuple[str | Text, ...]:
         NONE if seconds is None else f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds),
         NONE if point.tokens is None else count(point.tokens),
         _rate(point.accuracy),
-        "",
-        "",
-        "",
     )
 
 
