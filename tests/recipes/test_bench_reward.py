@@ -6,27 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_policy import SPEC, TASK, fine_tuned
 
 from clew import cli
 from clew.core.errors import InvalidValue
-from clew.data.run import RunDirectory
-from clew.models.architecture import SmallQwen3, build_model
-from clew.models.policy import LocalPolicy
-from clew.models.tokenizer import build_tokenizer
 from clew.recipes import bench_reward
 from clew.recipes.bench_reward import agreement, at_equal_tokens, compare_guides, measure_reward
 from clew.recipes.process_reward import ProcessRewardSettings
-from clew.recipes.progress import Progress
 from clew.recipes.reward_train import RewardTrainConfig
 from clew.recipes.reward_train import main as train
-from clew.recipes.sft import Sft, sft
-from clew.recipes.stage import load_policy, running, save_policy
+from clew.recipes.stage import load_policy
 from clew.reward.countdown_value import ExactCountdownValue
-from clew.tasks import Countdown
 
-TASK = Countdown(count=2, high=20, target_high=60)
-SPEC = "countdown:count=2,high=20,target_high=60"
-SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
 FEW = replace(
     bench_reward.PRM, problems=60, samples=2, held_out=8, measured=8, measured_samples=4, rows=8, max_tokens=32
 )
@@ -62,14 +53,7 @@ def policy_run(tmp_path_factory):
     """A policy that has learnt to write derivations, some of them right."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    run = RunDirectory.create(tmp_path_factory.mktemp("policy") / "run", {})
-    policy = LocalPolicy(build_model(SIZE, build_tokenizer(), seed=0), build_tokenizer())
-    with running("sft", run, Progress({"sft": 1.0}), total=100) as stage:
-        problems = TASK.problems("train", 120, seed=0)
-        sft(Sft(steps=100, rows=32, wider=0.0), policy=policy, task=TASK, problems=problems, seed=0, stage=stage)
-        save_policy(policy, run, "sft")
-    run.mark_done("sft", {})
-    yield run.path
+    yield fine_tuned(tmp_path_factory.mktemp("policy"), steps=100)
     torch.set_num_threads(before)
 
 

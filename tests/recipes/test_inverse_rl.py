@@ -8,6 +8,7 @@ import json
 
 import pytest
 import torch
+from small_policy import SPEC, TASK, fine_tuned
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
@@ -15,20 +16,13 @@ from clew.data.checkpoint_files import resolve_checkpoint
 from clew.data.run import RunDirectory
 from clew.data.store import TrajectoryStore
 from clew.evaluate import sample_groups
-from clew.models.architecture import SmallQwen3, build_model
-from clew.models.policy import LocalPolicy
-from clew.models.tokenizer import build_tokenizer
 from clew.recipes import inverse_rl as recipe
 from clew.recipes.inverse_rl import Demonstration, InverseConfig, InverseSettings
 from clew.recipes.progress import Progress
-from clew.recipes.sft import Sft, sft
-from clew.recipes.stage import load_policy, running, save_policy
+from clew.recipes.stage import load_policy, running
 from clew.reward.inverse import load_demonstrated_reward
-from clew.tasks import Countdown, Maze
+from clew.tasks import Maze
 
-TASK = Countdown(count=2, high=20, target_high=60)
-SPEC = "countdown:count=2,high=20,target_high=60"
-SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
 FEW = InverseSettings(
     demonstrator="run",
     problems=400,
@@ -56,17 +50,12 @@ def one_thread():
 @pytest.fixture(scope="module")
 def policy_run(tmp_path_factory):
     """A run whose policy was fine-tuned for a few seconds, with judged samples of training problems in its store."""
-    run = RunDirectory.create(tmp_path_factory.mktemp("policy") / "run", {})
-    policy = LocalPolicy(build_model(SIZE, build_tokenizer(), seed=0), build_tokenizer())
-    # Few of the problems, so that on the others it is not always right.
-    problems = TASK.problems("train", 120, seed=0)
-    with running("sft", run, Progress({"sft": 1.0}), total=200) as stage:
-        sft(Sft(steps=200, rows=32, wider=0.0), policy=policy, task=TASK, problems=problems, seed=0, stage=stage)
-        stage.keep(sample_groups(policy, TASK, TASK.problems("train", 400, 1), n=4, sampling=SAMPLING, seed=5))
-        stage.keep(sample_groups(policy, TASK, TASK.problems("test", 20, 1), n=4, sampling=SAMPLING, seed=5))
-        save_policy(policy, run, "sft")
-    run.mark_done("sft", {})
-    return run.path
+
+    def keep(policy):
+        for split, problems in (("train", 400), ("test", 20)):
+            yield from sample_groups(policy, TASK, TASK.problems(split, problems, 1), n=4, sampling=SAMPLING, seed=5)
+
+    return fine_tuned(tmp_path_factory.mktemp("policy"), steps=200, keep=keep)
 
 
 @pytest.fixture(scope="module")

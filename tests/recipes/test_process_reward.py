@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from small_policy import SPEC, TASK, fine_tuned
 
 from clew.core.errors import RunDirectoryError
 from clew.core.seeds import derive_seed
@@ -18,21 +19,13 @@ from clew.data.checkpoint_files import resolve_checkpoint
 from clew.data.run import RunDirectory
 from clew.data.store import TrajectoryStore
 from clew.evaluate import sample_groups
-from clew.models.architecture import SmallQwen3, build_model
-from clew.models.policy import LocalPolicy
-from clew.models.tokenizer import build_tokenizer
 from clew.recipes import process_reward as recipe
 from clew.recipes.process_measures import choosing, measure, step_stops
 from clew.recipes.process_reward import ProcessRewardConfig, ProcessRewardSettings
 from clew.recipes.progress import Progress
-from clew.recipes.sft import Sft, sft
-from clew.recipes.stage import load_policy, running, save_policy
+from clew.recipes.stage import load_policy, running
 from clew.reward.process import load_process_reward
-from clew.tasks import Countdown
 
-TASK = Countdown(count=2, high=20, target_high=60)
-SPEC = "countdown:count=2,high=20,target_high=60"
-SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
 FEW = ProcessRewardSettings(
     problems=400, samples=4, held_out=10, measured=20, measured_samples=16, rows=32, evaluate_every=10, max_tokens=40
 )
@@ -68,15 +61,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def policy_run(tmp_path_factory):
     """A run whose policy was fine-tuned for a few seconds: some of what it writes is right."""
-    run = RunDirectory.create(tmp_path_factory.mktemp("policy") / "run", {})
-    policy = LocalPolicy(build_model(SIZE, build_tokenizer(), seed=0), build_tokenizer())
-    # Few of the problems, so that on the others it is not always right.
-    problems = TASK.problems("train", 120, seed=0)
-    with running("sft", run, Progress({"sft": 1.0}), total=200) as stage:
-        sft(Sft(steps=200, rows=32, wider=0.0), policy=policy, task=TASK, problems=problems, seed=0, stage=stage)
-        save_policy(policy, run, "sft")
-    run.mark_done("sft", {})
-    return run.path
+    return fine_tuned(tmp_path_factory.mktemp("policy"), steps=200)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_policy import SIZE, SPEC, TASK, fine_tuned
 
 from clew import cli
 from clew.core.cost import Cost
@@ -31,26 +32,19 @@ from clew.core.types import (
 from clew.data.checkpoint_files import resolve_checkpoint
 from clew.data.run import RunDirectory
 from clew.data.step_labels import StepLabels, save_labels
-from clew.models.architecture import SmallQwen3, build_model
+from clew.models.architecture import build_model
 from clew.models.policy import LocalPolicy
 from clew.models.tokenizer import build_tokenizer
 from clew.recipes import reward_eval, reward_train
 from clew.recipes.process_reward import ProcessRewardSettings
-from clew.recipes.progress import Progress
 from clew.recipes.reward_eval import RewardEvalConfig
 from clew.recipes.reward_kinds import PreferenceSettings, Source, labelled_steps, pairs_of
 from clew.recipes.reward_measures import measure_scorer
 from clew.recipes.reward_train import RewardTrainConfig
 from clew.recipes.search import guides
-from clew.recipes.sft import Sft, sft
-from clew.recipes.stage import running, save_policy
 from clew.reward.load import CARD, load_reward, read_card
 from clew.search.specs import GuideSource
-from clew.tasks import Countdown
 
-TASK = Countdown(count=2, high=20, target_high=60)
-SPEC = "countdown:count=2,high=20,target_high=60"
-SIZE = SmallQwen3(width=48, layers=2, heads=2, kv_heads=1, head_width=24, ffn_width=96, context=128)
 FEW = ProcessRewardSettings(
     problems=100,
     samples=4,
@@ -78,14 +72,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def policy_run(tmp_path_factory):
     """A run whose policy was fine-tuned for a few seconds: some of what it writes is right."""
-    run = RunDirectory.create(tmp_path_factory.mktemp("policy") / "run", {})
-    policy = LocalPolicy(build_model(SIZE, build_tokenizer(), seed=0), build_tokenizer())
-    problems = TASK.problems("train", 120, seed=0)
-    with running("sft", run, Progress({"sft": 1.0}), total=120) as stage:
-        sft(Sft(steps=120, rows=32, wider=0.0), policy=policy, task=TASK, problems=problems, seed=0, stage=stage)
-        save_policy(policy, run, "sft")
-    run.mark_done("sft", {})
-    return run.path
+    return fine_tuned(tmp_path_factory.mktemp("policy"), steps=120)
 
 
 def trained(policy_run, directory, **changes):
