@@ -1,4 +1,4 @@
-"""A policy of seconds: a tiny model, fine-tuned on few problems of two numbers; on the others it is not always right."""
+"""A policy of seconds: a tiny model, fine-tuned on few problems of two numbers, and not always right on others."""
 
 from __future__ import annotations
 
