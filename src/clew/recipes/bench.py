@@ -22,7 +22,7 @@ clew bench train --repeats 3 --threads 1
 clew bench search --checkpoint runs/first --json
 clew bench reward --checkpoint runs/first --json
 clew bench verify --json
-clew bench loop --checkpoint runs/five --json
+clew bench loop --checkpoint runs/five/checkpoints/sft --json
 clew bench learners --checkpoint runs/five --json
 clew bench process-rl --checkpoint runs/five --process-reward runs/prm --json
 """
@@ -55,7 +55,7 @@ class BenchConfig:
     """reward: run directory of a process reward that was learnt from it. process-rl: the one that is paid."""
     outcome_reward: Path | None = None
     """reward: run directory of an outcome reward that was learnt from it."""
-    learner: Literal["distill", "rl", "dpo"] = "rl"
+    learner: Literal["distill", "rl", "dpo"] = "distill"
     """loop: what learns from the search."""
     repeats: int = 5
     """Measurements of each side, in turns; told are the median, the smallest and the largest."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Group, Sampling
-from clew.recipes.bench_loop import TASK, copied, held_out_rates
+from clew.recipes.bench_loop import MEASURED, TASK, copied, held_out_rates
 from clew.recipes.bench_seeds import SEEDS, PeakMemory, told
 from clew.recipes.loop_learners import Learning
 from clew.recipes.loop_settings import LoopConfig
@@ -61,7 +61,7 @@ def measure_learners(*, checkpoint: Path, seed: int, problems: int = PROBLEMS, e
     starts = []
     for at in range(SEEDS):
         groups = d_search(start, task, seed + at, problems)
-        config = LoopConfig(checkpoint=checkpoint, out=Path(), task=TASK, seed=seed + at)
+        config = LoopConfig(checkpoint=checkpoint, out=Path(), task=TASK, seed=seed + at, measure_problems=MEASURED)
         starts.append(held_out_rates(config, start, task)["pass_at_1"]["mean"])
         for name in METHODS:
             rows[name].append(one_method(name, start, task, groups, config, epochs))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clew.recipes.bench_loop import TASK, copied, gradient, held_out_rates
+from clew.recipes.bench_loop import MEASURED, TASK, copied, gradient, held_out_rates
 from clew.recipes.bench_seeds import SEEDS, over_seeds, told
 from clew.recipes.loop_settings import LoopConfig
 from clew.recipes.rl_settings import PolicyGradient, StepSettings
@@ -49,7 +49,7 @@ def one_seed(start: LocalPolicy, task: AnyTask, process: Path, seed: int, steps:
     from clew.recipes.stage import training_problems
 
     problems = training_problems(task, seed, most=4000)
-    config = LoopConfig(checkpoint=Path(), out=Path(), task=TASK, seed=seed)
+    config = LoopConfig(checkpoint=Path(), out=Path(), task=TASK, seed=seed, measure_problems=MEASURED)
     # Process rewards teach in groups whose outcomes are all equal, too: both arms are averaged over all samples.
     outcome = PolicyGradient(algorithm="grpo", max_tokens=config.max_tokens)
     arms = {"outcome": outcome, "process": replace(outcome, step_credit=StepSettings(process=process))}
