@@ -13,13 +13,13 @@ from clew.core.errors import InvalidValue
 from clew.data.export import save_rows
 from clew.data.pairs import Pair
 from clew.recipes import learner as learner_file
-from clew.recipes.dpo import DpoConfig, _check, dpo, sampled_pairs
+from clew.recipes.dpo import DpoConfig, _check, dpo, sampled_rows
 from clew.recipes.learner import reference_copy, same_vocabulary
 from clew.recipes.preference_data import examples_of, pairs_of_file
-from clew.recipes.preference_learning import examples_of_round, preference_step
-from clew.recipes.preference_settings import Preference, check_preference, objective_of
+from clew.recipes.preference_settings import Preference, check_preference
+from clew.recipes.preference_ways import way_of
 
-LOSSES = ("dpo", "ipo", "cdpo", "hinge", "kto", "orpo", "simpo")
+LOSSES = ("dpo", "ipo", "cdpo", "hinge", "orpo", "simpo")
 VALUES = (0.0, 0.7, 1.5)
 TOKENS = (300, 301, 302)
 BETA = 0.5
@@ -39,7 +39,7 @@ def sequence_logprob(model, prompt, response):
     return total
 
 
-def slow_loss(name, ours, theirs, lengths, flipped, point):
+def slow_loss(name, ours, theirs, lengths, flipped):
     """Each loss from four numbers, as its paper has it; beta 0.1, simpo 2."""
 
     def neg_log_sigmoid(x):
@@ -56,9 +56,6 @@ def slow_loss(name, ours, theirs, lengths, flipped, point):
             return (1 - flipped) * neg_log_sigmoid(0.1 * margin) + flipped * neg_log_sigmoid(-0.1 * margin)
         case "hinge":
             return max(0.0, 1 - 0.1 * margin)
-        case "kto":
-            good, bad = (1 / (1 + math.exp(-s * 0.1 * (r - point))) for s, r in zip((1, -1), ratios, strict=True))
-            return ((1 - good) + (1 - bad)) / 2
         case "orpo":
             odds = [m - math.log(1 - math.exp(m)) for m in means]
             return -means[0] + 0.1 * neg_log_sigmoid(odds[0] - odds[1])
@@ -74,13 +71,8 @@ def test_the_loss_of_an_update_is_that_of_the_paper(name):
         pair((303, 1), (304, 305, 306, 1), problem=PROBLEMS[1], prefix=(300,), chosen_visits=2, rejected_visits=2),
     ]
     settings = Preference(loss=name, flipped="visits" if name == "cdpo" else 0.1)
-    objective = objective_of(settings)
+    way = way_of(settings)
     prompts = [(*who.prompt_ids(p.problem), *p.prefix) for p in pairs]
-    strays = []
-    for at, prompt in enumerate(prompts):
-        other = pairs[1 - at].chosen
-        strays.append(sequence_logprob(who.model, prompt, other) - sequence_logprob(reference, prompt, other))
-    point = max(0.0, sum(strays) / 2)
     expected = [
         slow_loss(
             name,
@@ -88,12 +80,11 @@ def test_the_loss_of_an_update_is_that_of_the_paper(name):
             [sequence_logprob(reference, prompt, r) for r in (p.chosen, p.rejected)],
             [len(p.chosen), len(p.rejected)],
             p.rejected_visits / 4,
-            point,
         )
         for p, prompt in zip(pairs, prompts, strict=True)
     ]
-    examples = examples_of_round(settings, pairs, who, reference if objective.takes_reference else None)
-    told = preference_step(who, who.optimizer(lr_matrix=0, lr_other=0), objective, examples, step=0, multiplier=1.0)
+    examples = way.examples(pairs, who, reference if way.takes_reference else None)
+    told = way.step(who, who.optimizer(lr_matrix=0, lr_other=0), examples, step=0, multiplier=1.0)
     assert told["loss"] == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
@@ -103,9 +94,10 @@ def test_micro_batches_add_up_to_one_batch(monkeypatch):
     for tokens in (10_000, 12):
         monkeypatch.setattr(learner_file, "TOKENS_PER_PASS", tokens)
         who = learner()
-        examples = examples_of_round(Preference(), pairs, who, reference_copy(who))
+        way = way_of(Preference())
+        examples = way.examples(pairs, who, reference_copy(who))
         optimizer = who.optimizer(lr_matrix=0.01, lr_other=0.01)
-        told = preference_step(who, optimizer, objective_of(Preference()), examples, step=0, multiplier=1.0)
+        told = way.step(who, optimizer, examples, step=0, multiplier=1.0)
         after.append((told["loss"], told["grad_norm"]))
     assert after[0] == pytest.approx(after[1], rel=1e-5)
 
@@ -120,12 +112,12 @@ def test_with_the_truth_about_preferences_it_finds_the_policy_that_the_rewards_i
             pairs.append(pair((TOKENS[a],), (TOKENS[b],)))
             wrong.append(1 / (1 + math.exp(VALUES[a] - VALUES[b])))
     settings = Preference(loss="cdpo", beta=BETA)
-    examples = examples_of(pairs, who, reference_copy(who), strays=False, by_visits=0.0)
+    examples = examples_of(pairs, who, reference_copy(who), by_visits=0.0)
     examples = [replace(e, flipped=p) for e, p in zip(examples, wrong, strict=True)]
     optimizer = who.optimizer(lr_matrix=0.003, lr_other=0.003)
     for step in range(60):
         rate = 1 - step / 60
-        preference_step(who, optimizer, objective_of(settings), examples, step=step, multiplier=rate)
+        way_of(settings).step(who, optimizer, examples, step=step, multiplier=rate)
     moved = (distribution(who).log() - before)[list(TOKENS)]
     assert torch.allclose(moved - moved[0], torch.tensor(VALUES).double() / BETA, atol=0.05)
 
@@ -148,7 +140,7 @@ def test_rounds_of_its_own_samples_make_right_answers_likely(tmp_path, name):
     )
     with stage(tmp_path / "run", "dpo") as at:
         told = {"learner": who, "problems": PROBLEMS, "seed": 0, "stage": at}
-        dpo(settings, pairs_of_round=sampled_pairs(settings, task=task, **told), **told)
+        dpo(settings, rows_of_round=sampled_rows(settings, task=task, **told), **told)
         lines = at.run.metrics("dpo")
     assert 0.3 < before < 0.7
     assert chance(who, task) > before + 0.2
@@ -162,14 +154,14 @@ def test_a_round_without_pairs_is_refused(tmp_path):
     with stage(tmp_path / "run", "dpo") as at:
         told = {"learner": who, "problems": PROBLEMS, "seed": 0, "stage": at}
         with pytest.raises(InvalidValue, match="pairs of round 1 is 0"):
-            dpo(settings, pairs_of_round=sampled_pairs(settings, task=task, **told), **told)
+            dpo(settings, rows_of_round=sampled_rows(settings, task=task, **told), **told)
 
 
 def test_what_does_not_fit_is_refused():
     who = learner()
     long = pair((300,) * 80, (301,))
     with pytest.raises(InvalidValue, match="at most 64 tokens"):
-        examples_of([long], who, None, strays=False, by_visits=0.1)
+        examples_of([long], who, None, by_visits=0.1)
 
     class Other:
         def get_vocab(self):
@@ -183,7 +175,17 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"flipped": 0.2}, {"target": 2.0}, {"beta": 0.0}, {"loss": "cdpo", "flipped": 0.5}], ids=str
+    "changes",
+    [
+        {"flipped": 0.2},
+        {"target": 2.0},
+        {"desirable": 2.0},
+        {"beta": 0.0},
+        {"loss": "cdpo", "flipped": 0.5},
+        {"loss": "kto", "margin": 0.5},
+        {"loss": "kto", "undesirable": 0.0},
+    ],
+    ids=str,
 )
 def test_settings_that_the_loss_does_not_use_are_refused(changes):
     with pytest.raises(InvalidValue):

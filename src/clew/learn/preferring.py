@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clew.core.errors import InvalidValue
 from clew.learn.batch import Example, PaddedBatch, pad
-from clew.learn.preference import kto, margin, summed
+from clew.learn.preference import margin, summed
 
 
 @final
@@ -27,8 +27,6 @@ class PairExample:
     rejected: Example
     flipped: float = 0.0
     """Probability that the label is wrong, for the objective that takes one."""
-    stray: Example | None = None
-    """A response to another prompt put after this one, with the reference's log-probs: KTO's reference point."""
 
     @property
     def length(self) -> int:
@@ -52,8 +50,6 @@ class Chances:
     chosen_tokens: Tensor
     rejected_tokens: Tensor
     flipped: Tensor
-    point: float = 0.0
-    """KTO's reference point: an estimate of the KL from the reference, in nats."""
 
     @property
     def mean_chosen(self) -> Tensor:
@@ -84,9 +80,6 @@ class Objective(NamedTuple):
     rewards: Callable[[Chances], tuple[Tensor, Tensor]]
     """Implicit rewards of chosen and rejected responses, [P] each, to log."""
     takes_reference: bool = True
-    takes_strays: bool = False
-    takes_flipped: bool = False
-    takes_target: bool = False
 
 
 def log_ratios(told: Chances, *, beta: float) -> tuple[Tensor, Tensor]:
@@ -97,14 +90,6 @@ def log_ratios(told: Chances, *, beta: float) -> tuple[Tensor, Tensor]:
 def mean_logprobs(told: Chances, *, beta: float) -> tuple[Tensor, Tensor]:
     """beta times the mean log-probs of chosen and rejected: SimPO's rewards."""
     return beta * told.mean_chosen, beta * told.mean_rejected
-
-
-def kto_of_pairs(told: Chances, *, beta: float) -> Tensor:
-    """Mean of KTO's losses of the two responses of each pair, which it does not compare."""
-    desirable = torch.ones_like(told.chosen, dtype=torch.bool)
-    good = kto(told.chosen - told.ref_chosen, desirable, told.point, beta=beta)
-    bad = kto(told.rejected - told.ref_rejected, ~desirable, told.point, beta=beta)
-    return (good + bad) / 2
 
 
 class Noted(NamedTuple):
@@ -119,7 +104,7 @@ class Noted(NamedTuple):
     """Per token under the model: it may fall although the margin grows."""
 
 
-def chances(logprobs_of: Callable[[PaddedBatch], Tensor], pairs: Sequence[PairExample], point: float = 0.0) -> Chances:
+def chances(logprobs_of: Callable[[PaddedBatch], Tensor], pairs: Sequence[PairExample]) -> Chances:
     """What a model says of `pairs`; `logprobs_of` gives [batch, time], 0 outside the targets' mask."""
     batch = pad([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
     ours = summed(logprobs_of(batch), batch.target_mask).view(2, -1)
@@ -133,7 +118,6 @@ def chances(logprobs_of: Callable[[PaddedBatch], Tensor], pairs: Sequence[PairEx
         chosen_tokens=tokens[0],
         rejected_tokens=tokens[1],
         flipped=torch.tensor([pair.flipped for pair in pairs]),
-        point=point,
     )
 
 

@@ -63,8 +63,9 @@ def verifier_of(
     """A copy of the policy that learnt by DPO which solutions are right; the policy is its reference."""
     from clew.data.pairs import pairs_of_groups
     from clew.recipes.learner import copied
-    from clew.recipes.preference_learning import examples_of_round, learn
-    from clew.recipes.preference_settings import Preference, objective_of
+    from clew.recipes.preference_learning import learn
+    from clew.recipes.preference_settings import Preference
+    from clew.recipes.preference_ways import way_of
 
     pairs = pairs_of_groups(groups, cap=own.pairs, seed=lesson.seed)
     if not pairs:
@@ -79,8 +80,9 @@ def verifier_of(
         mode=settings.mode,
     )
     verifier = copied(lesson.learner)
-    examples = examples_of_round(how, pairs, verifier, lesson.learner.policy.model)
-    learn(how, objective_of(how), examples, verifier, rng, stage=lesson.stage, updates=updates)
+    way = way_of(how)
+    examples = way.examples(pairs, verifier, lesson.learner.policy.model)
+    learn(how, way, examples, verifier, rng, stage=lesson.stage, updates=updates)
     verifier.finish()
     return verifier
 

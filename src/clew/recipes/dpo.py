@@ -7,23 +7,24 @@ losses on pairs of steps that share a beginning; online DPO is the same loop wit
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
 from clew.models.tuning import Tuning
-from clew.recipes.preference_settings import Preference, check_preference, objective_of
+from clew.recipes.preference_settings import Preference, check_preference
+from clew.recipes.preference_ways import way_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clew.core.task import Task
     from clew.core.types import Problem
-    from clew.data.pairs import Pair
     from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
 
@@ -31,6 +32,7 @@ EXAMPLES = """
 clew dpo --checkpoint runs/sft --out runs/dpo --settings.rounds 3
 clew dpo --checkpoint runs/sft --data runs/mcts --out runs/step-dpo --settings.loss cdpo --settings.flipped visits
 clew dpo --checkpoint runs/sft --data pairs.jsonl --out runs/simpo --settings.loss simpo
+clew dpo --checkpoint runs/sft --data runs/vote --out runs/kto --settings.loss kto
 clew dpo --checkpoint MODEL --data pairs.parquet --out runs/dpo --tuning.lora 16 --tuning.gradient-checkpointing
 """
 
@@ -39,50 +41,51 @@ def dpo(  # noqa: PLR0913  who learns from what, by name
     settings: Preference,
     *,
     learner: Learner,
-    pairs_of_round: Callable[[int], Sequence[Pair]],
+    rows_of_round: Callable[[int], Sequence[Any]],
     reference: PreTrainedModel | None = None,
     problems: Sequence[Problem] = (),
     seed: int,
     stage: Stage,
 ) -> None:
-    """Train `learner` in place on the pairs of each round; `problems` are what the KL from the start is measured on.
+    """Train `learner` in place on the rows of each round; `problems` are what the KL from the start is measured on.
 
-    Without `reference` it is the policy at the start of each round. Raises `InvalidValue` if the first has no pairs; a
-    later round without pairs is the end.
+    Rows are pairs, or single solutions for the loss that takes those. Without `reference` it is the policy at the
+    start of each round. Raises `InvalidValue` if the first round has no rows; a later one without is the end.
     """
     from clew.recipes.learner import reference_copy
-    from clew.recipes.preference_learning import examples_of_round, kl_from, learn
+    from clew.recipes.preference_learning import kl_from, learn
 
     rng = random.Random(derive_seed(seed, "dpo"))
-    objective, start = objective_of(settings), reference_copy(learner)
+    way, start = way_of(settings), reference_copy(learner)
     updates = 0
     for number in range(settings.rounds):
-        pairs = pairs_of_round(number)
-        if not pairs and number:
+        rows = rows_of_round(number)
+        if not rows and number:
             # All samples are right, or all are wrong, after learning: what was learnt is kept.
+            print(f"dpo: round {number + 1} has no {way.rows}, so learning ends here", file=sys.stderr)
             break
-        if not pairs:
-            accepted = "at least one pair: a problem of which some samples are right and some wrong"
+        if not rows:
             advice = "raise --settings.samples or --settings.problems, or warm up with sft or distill first"
-            raise InvalidValue(f"pairs of round {number + 1}", 0, accepted, advice)
+            raise InvalidValue(f"{way.rows} of round {number + 1}", 0, way.accepted, advice)
         fixed = reference or (start if settings.first_reference or number == 0 else reference_copy(learner))
-        examples = examples_of_round(settings, pairs, learner, fixed if objective.takes_reference else None)
+        examples = way.examples(rows, learner, fixed if way.takes_reference else None)
         kl = None if number == 0 else kl_from(start, learner, problems, settings, derive_seed(seed, "kl", number))
-        updates += learn(settings, objective, examples, learner, rng, stage=stage, updates=updates, kl=kl)
+        updates += learn(settings, way, examples, learner, rng, stage=stage, updates=updates, kl=kl)
         learner.refresh()
     learner.finish()
     kl = kl_from(start, learner, problems, settings, derive_seed(seed, "kl", settings.rounds))
     stage.record(updates, increment=0.0, kl=kl)
 
 
-def sampled_pairs(
+def sampled_rows(
     settings: Preference, *, learner: Learner, task: Task, problems: Sequence[Problem], seed: int, stage: Stage
-) -> Callable[[int], list[Pair]]:
-    """Right against wrong samples of the present policy, anew each round."""
-    from clew.data.pairs import pairs_of_groups
+) -> Callable[[int], Sequence[Any]]:
+    """Judged samples of the present policy, anew each round, as what the loss takes."""
     from clew.evaluate import sample_groups
 
-    def of_round(number: int) -> list[Pair]:
+    way = way_of(settings)
+
+    def of_round(number: int) -> Sequence[Any]:
         own = derive_seed(seed, "dpo", number)
         drawn = random.Random(own).sample(list(problems), min(settings.problems, len(problems)))
         groups = sample_groups(
@@ -96,7 +99,7 @@ def sampled_pairs(
             on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
         )
         stage.keep(groups)
-        return pairs_of_groups(groups, margin=settings.margin, cap=settings.pairs, seed=own)
+        return way.of_groups(groups, own)
 
     return of_round
 
@@ -110,7 +113,8 @@ class DpoConfig:
     out: Path
     """Run directory to write."""
     data: Path | None = None
-    """Run of clew search, rl or distill, or a file of pairs (.jsonl, .parquet); left out, the policy samples."""
+    """Run of clew search, rl or distill, or a file (.jsonl, .parquet) of pairs, for kto also of labelled solutions;
+    left out, the policy samples."""
     reference: Path | None = None
     """Checkpoint of the reference; left out, the policy itself as it was."""
     task: str = "countdown"
@@ -121,6 +125,8 @@ class DpoConfig:
     """Held-out problems to measure the result on."""
     seed: int = 0
     """Every random draw derives from it."""
+    ranks: int = 1
+    """Processes that share the work; torchrun starts them itself. They learn what one would, to rounding."""
     overwrite: bool = False
     """Delete the run that is at --out."""
 
@@ -130,7 +136,6 @@ CONFIG = DpoConfig
 
 def main(config: DpoConfig) -> int:
     from clew.recipes.learner import load_learner
-    from clew.recipes.preference_data import pairs_of_file, pairs_of_run
     from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
@@ -141,16 +146,15 @@ def main(config: DpoConfig) -> int:
     learner = load_learner(config.checkpoint, config.tuning, mode=settings.mode, seed=seed)
     reference = None if config.reference is None else _reference(config.reference, learner)
     problems = training_problems(task, seed)
-    pairs: Sequence[Pair] | None = None
-    if config.data is not None and config.data.is_dir():
-        pairs = pairs_of_run(config.data, level=settings.level, margin=settings.margin, cap=settings.pairs, seed=seed)
-    elif config.data is not None:
-        pairs = pairs_of_file(config.data, learner)
+    way = way_of(settings)
+    rows: Sequence[Any] | None = None
+    if config.data is not None:
+        rows = way.of_run(config.data, seed) if config.data.is_dir() else way.of_file(config.data, learner)
 
     def train(stage: Stage) -> None:
         told = {"learner": learner, "problems": problems, "seed": seed, "stage": stage}
-        made = sampled_pairs(settings, task=task, **told) if pairs is None else lambda number: pairs  # type: ignore[arg-type]
-        dpo(settings, pairs_of_round=made, reference=reference, **told)  # type: ignore[arg-type]
+        made = sampled_rows(settings, task=task, **told) if rows is None else lambda number: rows  # type: ignore[arg-type]
+        dpo(settings, rows_of_round=made, reference=reference, **told)  # type: ignore[arg-type]
 
     return run_alone(
         "dpo",
@@ -178,7 +182,7 @@ def _check(config: DpoConfig) -> None:
     """Refuse what the loss or the source of pairs does not use, before anything is loaded."""
     settings = config.settings
     check_preference(settings)
-    if config.reference is not None and not objective_of(settings).takes_reference:
+    if config.reference is not None and not way_of(settings).takes_reference:
         accepted = f"only with a loss that compares with a reference, not with {settings.loss}"
         raise InvalidValue("--reference", str(config.reference), accepted, "leave it out, or change --settings.loss")
     if settings.level is not None and (config.data is None or not config.data.is_dir()):

@@ -59,13 +59,14 @@ def pairs_of_file(path: Path, learner: Learner) -> list[Pair]:
     """
     from clew.data.export import load_rows
 
-    pairs = [_of_row(row, f"{path}, row {at}", learner) for at, row in enumerate(load_rows(path), 1)]
+    pairs = [pair_of_row(row, f"{path}, row {at}", learner) for at, row in enumerate(load_rows(path), 1)]
     if not pairs:
         raise InvalidValue(f"pairs in {path}", 0, "at least one row", "make some with clew data --what pairs")
     return pairs
 
 
-def _of_row(row: Any, where: str, learner: Learner) -> Pair:
+def pair_of_row(row: Any, where: str, learner: Learner) -> Pair:
+    """The pair of one row; `where` names it in errors."""
     try:
         given = row["prompt"], row["chosen"], row["rejected"]
     except (KeyError, TypeError):
@@ -75,14 +76,14 @@ def _of_row(row: Any, where: str, learner: Learner) -> Pair:
     if prefix and isinstance(given[0], str):
         advice = "write the file again with --form conversation"
         raise InvalidValue(where, "a prompt as text that ends within a response", "a prompt of messages", advice)
-    problem = Problem(str(row.get("problem") or where), str(row.get("task") or ""), _messages(given[0], where))
+    problem = Problem(str(row.get("problem") or where), str(row.get("task") or ""), messages_of(given[0], where))
     values = row.get("chosen_value"), row.get("rejected_value")
     known = all(isinstance(value, int | float) for value in values)
     return Pair(
         problem=problem,
         prefix=prefix,
-        chosen=_tokens(row.get("chosen_tokens"), given[1], where, learner),
-        rejected=_tokens(row.get("rejected_tokens"), given[2], where, learner),
+        chosen=tokens_of(row.get("chosen_tokens"), given[1], where, learner),
+        rejected=tokens_of(row.get("rejected_tokens"), given[2], where, learner),
         chosen_value=values[0] if known else 1.0,
         rejected_value=values[1] if known else 0.0,
         chosen_visits=int(row.get("chosen_visits") or 0),
@@ -90,7 +91,8 @@ def _of_row(row: Any, where: str, learner: Learner) -> Pair:
     )
 
 
-def _messages(prompt: Any, where: str) -> tuple[Message, ...]:
+def messages_of(prompt: Any, where: str) -> tuple[Message, ...]:
+    """A prompt as messages: a text is what the user says."""
     if isinstance(prompt, str):
         return (Message("user", prompt),)
     try:
@@ -100,7 +102,7 @@ def _messages(prompt: Any, where: str) -> tuple[Message, ...]:
         raise InvalidValue(f"prompt of {where}", prompt, accepted, "change the row") from None
 
 
-def _tokens(tokens: Any, said: Any, where: str, learner: Learner) -> tuple[int, ...]:
+def tokens_of(tokens: Any, said: Any, where: str, learner: Learner) -> tuple[int, ...]:
     """The exact tokens if there are any, else those of the text and the stop token."""
     size = learner.model.config.vocab_size
     if tokens:
@@ -110,12 +112,12 @@ def _tokens(tokens: Any, said: Any, where: str, learner: Learner) -> tuple[int, 
                 f"tokens of {where}", "of another vocabulary", accepted, "leave the columns of tokens out"
             )
         return tuple(tokens)
-    text = said if isinstance(said, str) else (_messages(said, where)[-1].content if said else "")
+    text = said if isinstance(said, str) else (messages_of(said, where)[-1].content if said else "")
     return (*learner.policy.encode(text), learner.end_id)
 
 
 def examples_of(
-    pairs: Sequence[Pair], learner: Learner, reference: PreTrainedModel | None, *, strays: bool, by_visits: float | None
+    pairs: Sequence[Pair], learner: Learner, reference: PreTrainedModel | None, *, by_visits: float | None
 ) -> list[PairExample]:
     """`pairs` as the model reads them, with log-probs of the reference, computed here once.
 
@@ -130,9 +132,7 @@ def examples_of(
     ids = [ids_of(pair, learner.prompt_ids(pair.problem)) for pair in pairs]
     chosen = [Example(prompt_ids=one.prompt, response_ids=one.chosen) for one in ids]
     rejected = [Example(prompt_ids=one.prompt, response_ids=one.rejected) for one in ids]
-    others = [ids[_other(pairs, at)].chosen for at in range(len(ids))] if strays else []
-    stray = [Example(prompt_ids=one.prompt, response_ids=other) for one, other in zip(ids, others, strict=False)]
-    every = [*chosen, *rejected, *stray]
+    every = [*chosen, *rejected]
     check_fits(every, learner.context)
     if reference is not None:
         known = reference_logprobs(reference, every)
@@ -143,20 +143,11 @@ def examples_of(
             chosen=every[at],
             rejected=every[count + at],
             flipped=_uncertainty(pair) if by_visits is None else by_visits,
-            stray=every[2 * count + at] if strays else None,
         )
         for at, pair in enumerate(pairs)
     ]
     check_pairs(found)
     return found
-
-
-def _other(pairs: Sequence[Pair], at: int) -> int:
-    """The next pair of another problem, or the next one if all are of one problem."""
-    count = len(pairs)
-    after = ((at + step) % count for step in range(1, count))
-    fallback = (at + 1) % count
-    return next((place for place in after if pairs[place].problem.id != pairs[at].problem.id), fallback)
 
 
 def _uncertainty(pair: Pair) -> float:

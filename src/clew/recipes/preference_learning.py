@@ -1,4 +1,4 @@
-"""Passes over preference pairs: one update, the passes of a round, and how far the policy has moved."""
+"""Passes over preferences: one update, the passes of a round, and how far the policy has moved."""
 
 from __future__ import annotations
 
@@ -8,37 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
-from clew.recipes.preference_settings import Preference, objective_of
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from clew.core.types import Problem
-    from clew.data.pairs import Pair
     from clew.learn.preferring import Noted, Objective, PairExample
     from clew.recipes.learner import Learner
+    from clew.recipes.preference_settings import Preference
+    from clew.recipes.preference_ways import Way
     from clew.recipes.stage import Stage
 
 MEASURED = 64
 """Samples that the KL from the start is measured on."""
 
 
-def examples_of_round(
-    settings: Preference, pairs: Sequence[Pair], learner: Learner, reference: PreTrainedModel | None
-) -> list[PairExample]:
-    """`pairs` with the log-probs of the reference, which is not needed after this."""
-    from clew.recipes.preference_data import examples_of
-
-    strays = objective_of(settings).takes_strays
-    by_visits = None if settings.flipped == "visits" else settings.flipped
-    return examples_of(pairs, learner, reference, strays=strays, by_visits=by_visits)
-
-
 def learn(  # noqa: PLR0913  what is learnt from, the rest by name
     settings: Preference,
-    objective: Objective,
-    pairs: Sequence[PairExample],
+    way: Way,
+    examples: Sequence[Any],
     learner: Learner,
     rng: random.Random,
     *,
@@ -46,25 +35,23 @@ def learn(  # noqa: PLR0913  what is learnt from, the rest by name
     updates: int,
     kl: float | None = None,
 ) -> int:
-    """Pass over `pairs` and log; how many updates that took after `updates`."""
+    """Pass over `examples` and log; how many updates that took after `updates`."""
     from clew.learn.schedule import warmup_stable_decay
 
     optimizer = learner.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
-    order = [pair for _ in range(settings.epochs) for pair in rng.sample(pairs, len(pairs))]
+    order = [one for _ in range(settings.epochs) for one in rng.sample(examples, len(examples))]
     steps = max(1, len(order) // settings.rows)
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, warmup=min(5, steps // 2), decay=steps // 2)
-        noted = preference_step(
-            learner, optimizer, objective, chosen, step=updates + step, multiplier=rate, stage=stage
-        )
+        noted = way.step(learner, optimizer, chosen, step=updates + step, multiplier=rate, stage=stage)
         stage.record(
             updates + step,
             increment=1 / steps,
-            tokens=sum(pair.num_learnt for pair in chosen),
-            pairs=len(pairs),
+            tokens=sum(one.num_learnt for one in chosen),
             lr=rate,
             kl=kl if step == 0 else None,
+            **{way.rows: len(examples)},
             **noted,
         )
     return steps
@@ -73,20 +60,18 @@ def learn(  # noqa: PLR0913  what is learnt from, the rest by name
 def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
     learner: Learner,
     optimizer: Any,
-    objective: Objective,
     pairs: Sequence[PairExample],
     *,
+    objective: Objective,
     step: int,
     multiplier: float,
     stage: Stage | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """One update; what to log of it."""
     from clew.learn.preferring import chances, loss_and_notes
 
-    point = reference_point(learner, pairs) if objective.takes_strays else 0.0
-
     def loss_of(rows: list[int]) -> tuple[Tensor, Noted]:
-        told = chances(learner.logprobs, [pairs[row] for row in rows], point)
+        told = chances(learner.logprobs, [pairs[row] for row in rows])
         return loss_and_notes(objective, told, len(pairs))
 
     update = learner.update(
@@ -108,20 +93,7 @@ def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
         "reward_margin": (better - worse) / count,
         "accuracy": right / count,
         "chosen_logprob": logprob / count,
-        **({"reference_point": point} if objective.takes_strays else {}),
     }
-
-
-def reference_point(learner: Learner, pairs: Sequence[PairExample]) -> float:
-    """KTO's: max(0, mean log-ratio of responses put after other prompts), of the whole update."""
-    import torch
-
-    from clew.learn.preference import kto_reference_point
-    from clew.recipes.cloning import logprob_sums
-
-    strays = [pair.stray for pair in pairs if pair.stray is not None]
-    reference = torch.tensor([sum(one.logprobs or ()) for one in strays])
-    return kto_reference_point(logprob_sums(learner, strays) - reference).item()
 
 
 def kl_from(
