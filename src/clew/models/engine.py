@@ -228,7 +228,7 @@ class RolloutEngine:
             if keeper is not None:
                 keeper.keep(branches, hidden)
             branches.column += 1
-            logits = torch.mm(hidden, self._forward.unembedding, out=scratch.logits)
+            logits = self._forward.logits(scratch)
             origins = branches.divide(*written.draw(branches.samples, branches.owners, logits))
             if keeper is not None:
                 keeper.divide(origins)

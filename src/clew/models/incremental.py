@@ -5,8 +5,7 @@ Weights are copied and laid out for it; what stands between the matrix products 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clew.models import column_kernels, kernels
+from clew.models import blas, column_kernels, decoder_kernels
 from clew.models.forward import rotary_table, rotary_tables
 from clew.models.prefix_cache import PrefixCache, Slots
 from clew.models.prefix_counts import Shape
@@ -23,45 +22,41 @@ from clew.models.prefix_counts import Shape
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
-ROWS_WORTH_A_PRODUCT = 8
-"""Fewer rows attend in one compiled loop, more in two batched matrix products."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Weights of one block, transposed for `x @ w`, joined where eager mode multiplies apart.
+class _Weights(NamedTuple):
+    """Weights of the layers, transposed for `x @ w` [layers, in, out], joined where eager mode multiplies apart.
 
     Norm weights are folded into what follows them: into the projections, and into the rotary tables `cos` and `sin`
-    [context, heads + kv_heads, head_width], which also carry the attention's 1 / sqrt(head_width).
+    [layers, context, heads + kv_heads, head_width], which also carry the attention's 1 / sqrt(head_width).
     """
 
-    qkv: Tensor
+    qkv: NDArray[np.float32]
     cos: NDArray[np.float32]
     sin: NDArray[np.float32]
-    output: Tensor
-    gate_up: Tensor
-    down: Tensor
+    output: NDArray[np.float32]
+    gate_up: NDArray[np.float32]
+    down: NDArray[np.float32]
 
 
 class RowCache(NamedTuple):
-    """Of the rows being written, per layer: keys [rows, kv_heads, head_width, capacity] and values [rows, kv_heads,
-    capacity, head_width], so that both attention products read them without a transposition; and `padding` [rows], the
-    columns before each row's context. The last rows may wait for their first use.
+    """Of the rows being written: keys [layers, rows, kv_heads, head_width, capacity] and values [layers, rows,
+    kv_heads, capacity, head_width], so that both attention products read them without a transposition; and `padding`
+    [rows], the columns before each row's context. The last rows may wait for their first use.
     """
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    keys: NDArray[np.float32]
+    values: NDArray[np.float32]
     padding: NDArray[np.int64]
 
     def load(self, prefixes: PrefixCache, slots: Slots, rows: Slots, columns: Slots) -> None:
         """Fetch `slots` [tokens] to `rows` and `columns` [tokens]."""
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            column_kernels.load_columns(prefixes.keys_values, slots, layer, keys.numpy(), values.numpy(), rows, columns)
+            column_kernels.load_columns(prefixes.keys_values, slots, layer, keys, values, rows, columns)
 
     def keep(self, prefixes: PrefixCache, slots: Slots, rows: Slots, columns: Slots) -> None:
         """Put what is at `rows` and `columns` [tokens] into `slots` [tokens]."""
         for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
-            column_kernels.keep_columns(keys.numpy(), values.numpy(), rows, columns, layer, prefixes.keys_values, slots)
+            column_kernels.keep_columns(keys, values, rows, columns, layer, prefixes.keys_values, slots)
 
     def copy(self, rows: Slots, stop: int, into: RowCache, new_rows: Slots, new_stop: int) -> None:
         """Copy `rows` [n] up to column `stop` to `new_rows` [n] of `into`, so that they end at column `new_stop`.
@@ -72,21 +67,30 @@ class RowCache(NamedTuple):
         counts = stop - first
         columns = new_stop - counts
         for keys, values, new_keys, new_values in zip(self.keys, self.values, into.keys, into.values, strict=True):
-            old, new = (keys.numpy(), values.numpy(), rows, first), (new_keys.numpy(), new_values.numpy())
+            old, new = (keys, values, rows, first), (new_keys, new_values)
             column_kernels.copy_columns(*old, *new, new_rows, columns, counts)
         into.padding[new_rows] = columns
 
 
 class Scratch:
-    """Memory of one pass over `rows` tokens: each array as a matrix for torch and, by heads, for the kernels."""
+    """Memory of one pass over `rows` tokens: hidden states and logits as tensors too, heads apart."""
 
     def __init__(self, memory: Sequence[Tensor], head_width: int) -> None:
         self._memory, self._head_width = memory, head_width
-        *self.tensors, self.logits = memory
-        self.x, self.z, y, queries, mixed, self.gate_up, self.product = (tensor.numpy() for tensor in self.tensors)
+        self.x, self.z, self.y, queries, mixed, self.gate_up, self.product, _ = (tensor.numpy() for tensor in memory)
         self.scale = np.empty(len(self.x), np.float32)
         self._smaller: dict[int, Scratch] = {}
-        self.y, self.queries, self.mixed = (flat.reshape(len(flat), -1, head_width) for flat in (y, queries, mixed))
+        self.queries, self.mixed = (flat.reshape(len(flat), -1, head_width) for flat in (queries, mixed))
+
+    @property
+    def states(self) -> Tensor:
+        """Normalised final hidden states [rows, width]."""
+        return self._memory[1]
+
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocabulary]."""
+        return self._memory[-1]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -126,27 +130,25 @@ class IncrementalForward:
     def refresh(self) -> None:
         """Copy the model's present weights."""
         core = self._model.model
-        self._embedding = core.embed_tokens.weight.detach().clone()
+        self._embedding = core.embed_tokens.weight.detach().numpy().copy()
         self.unembedding = _folded(core.norm.weight, self._model.lm_head.weight)
-        self._layers = [_fuse(layer, *self._rotary, self._heads, self.shape.kv_heads) for layer in core.layers]
+        fused = [_fuse(layer, *self._rotary, self._heads, self.shape.kv_heads) for layer in core.layers]
+        self._weights = _Weights(*(torch.stack(parts).numpy() for parts in zip(*fused, strict=True)))
 
     def new_cache(self, padding: NDArray[np.int64], capacity: int, rows: int = 0) -> RowCache:
         """Room for `capacity` columns of as many rows as `padding` [first rows] has, or `rows` if that is more."""
-        _, kv_heads, width, _, _ = self.shape
+        layers, kv_heads, width, _, _ = self.shape
         padding = np.concatenate([padding, np.zeros(max(0, rows - len(padding)), np.int64)])
-        keys = [torch.empty(len(padding), kv_heads, width, capacity) for _ in self._layers]
-        values = [torch.empty(len(padding), kv_heads, capacity, width) for _ in self._layers]
-        for layer in values:
-            # Padding has weight 0 where rows attend in one product, but 0 times what memory happens to hold may be NaN.
-            layer[:, :, : padding.max(initial=0)] = 0.0
+        keys = np.empty((layers, len(padding), kv_heads, width, capacity), np.float32)
+        values = np.empty((layers, len(padding), kv_heads, capacity, width), np.float32)
         return RowCache(keys, values, padding)
 
     def scratch(self, tokens: int) -> Scratch:
         """Memory of a pass over up to `tokens` tokens."""
-        layer = self._layers[0]
-        inner, width = layer.down.shape
-        heads = layer.output.shape[0]
-        widths = width, width, layer.qkv.shape[1], heads, heads, 2 * inner, inner, self.unembedding.shape[1]
+        weights = self._weights
+        _, inner, width = weights.down.shape
+        heads = weights.output.shape[1]
+        widths = width, width, weights.qkv.shape[2], heads, heads, 2 * inner, inner, self.unembedding.shape[1]
         return Scratch([torch.empty(tokens, size) for size in widths], self.shape.head_width)
 
     def run(self, tokens: NDArray[np.int64], rows: Slots, columns: Slots, cache: RowCache, scratch: Scratch) -> Tensor:
@@ -154,64 +156,27 @@ class IncrementalForward:
 
         They are normalised and lie in `scratch` until its next use. A token sees those of its row in earlier columns.
         """
-        places = rows, columns, cache.padding
+        with self._counting:
+            self.computed += len(tokens)
+        np.take(self._embedding, tokens, axis=0, out=scratch.x)
+        decoder_kernels.through_layers(
+            blas.sgemm(),
+            *self._weights,
+            *(cache.keys, cache.values, rows, columns, cache.padding, self._eps),
+            *(scratch.x, scratch.z, scratch.y, scratch.queries, scratch.mixed),
+            *(scratch.gate_up, scratch.product, scratch.scale),
+        )
+        return scratch.states
 
-        def attend(keys: Tensor, values: Tensor) -> None:
-            kernels.attend(scratch.queries, keys.numpy(), values.numpy(), *places, scratch.mixed)
-
-        return self._through_layers(tokens, places, cache, scratch, attend)
+    def logits(self, scratch: Scratch) -> Tensor:
+        """Logits [tokens, vocabulary] of what was run with `scratch`, where they lie until its next use."""
+        hidden, logits = scratch.z, scratch.logits
+        blas.multiply(blas.sgemm(), hidden, self.unembedding.numpy(), logits.numpy(), np.float32(0.0))
+        return logits
 
     def step(self, tokens: NDArray[np.int64], column: int, cache: RowCache, scratch: Scratch) -> Tensor:
         """`run` for one token in each of the first rows, all of them in the same `column`."""
-        rows, columns = np.arange(len(tokens)), np.full(len(tokens), column)
-        if len(tokens) < ROWS_WORTH_A_PRODUCT:
-            return self.run(tokens, rows, columns, cache, scratch)
-
-        def attend(keys: Tensor, values: Tensor) -> None:
-            seen = keys[: len(tokens), ..., : column + 1], values[: len(tokens), :, : column + 1]
-            self._attend(*seen, cache.padding, scratch)
-
-        return self._through_layers(tokens, (rows, columns, cache.padding), cache, scratch, attend)
-
-    def _through_layers(
-        self,
-        tokens: NDArray[np.int64],
-        places: tuple[Slots, Slots, NDArray[np.int64]],
-        cache: RowCache,
-        scratch: Scratch,
-        attend: Callable[[Tensor, Tensor], None],
-    ) -> Tensor:
-        with self._counting:
-            self.computed += len(tokens)
-        torch.index_select(self._embedding, 0, torch.from_numpy(tokens), out=scratch.tensors[0])
-        for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
-            torch.mm(self._normed(scratch), layer.qkv, out=scratch.tensors[2])
-            into = keys.numpy(), values.numpy(), *places, self._eps, scratch.queries
-            column_kernels.rotate_into_cache(scratch.y, layer.cos, layer.sin, *into)
-            attend(keys, values)
-            self._finish(layer, scratch)
-        return self._normed(scratch)
-
-    def _attend(self, keys: Tensor, values: Tensor, padding: NDArray[np.int64], scratch: Scratch) -> None:
-        """What `kernels.attend` does, where all rows see the same columns."""
-        _, _, _, queries, mixed, _, _ = scratch.tensors
-        shape = len(queries) * keys.shape[1], self._heads // keys.shape[1], keys.shape[2]
-        scores = torch.bmm(queries.view(shape), keys.flatten(0, 1))
-        kernels.softmax_after(scores.view(len(queries), self._heads, -1).numpy(), padding)
-        torch.bmm(scores, values.flatten(0, 1), out=mixed.view(shape))
-
-    def _normed(self, scratch: Scratch) -> Tensor:
-        """The hidden states divided by their root mean square; norm weights are folded elsewhere."""
-        kernels.normalise(scratch.x, self._eps, scratch.z, scratch.scale)
-        return scratch.tensors[1]
-
-    def _finish(self, layer: _Layer, scratch: Scratch) -> None:
-        """Add output projection and feed-forward layer to the hidden states."""
-        x, _, _, _, mixed, gate_up, product = scratch.tensors
-        x.addmm_(mixed, layer.output)
-        torch.mm(self._normed(scratch), layer.gate_up, out=gate_up)
-        kernels.swiglu(scratch.gate_up, scratch.product)
-        x.addmm_(product, layer.down)
+        return self.run(tokens, np.arange(len(tokens)), np.full(len(tokens), column), cache, scratch)
 
 
 def _folded(norm: Tensor, *projections: Tensor) -> Tensor:
@@ -219,16 +184,14 @@ def _folded(norm: Tensor, *projections: Tensor) -> Tensor:
     return (torch.cat(projections) * norm).detach().t().contiguous()
 
 
-def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> _Layer:
+def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, ...]:
+    """Of one layer, in the order of `_Weights`."""
     attention, mlp = layer.self_attn, layer.mlp
-    tables = rotary_tables(attention.q_norm.weight, attention.k_norm.weight, cos, sin, heads=heads, kv_heads=kv_heads)
-    return _Layer(
-        qkv=_folded(
-            layer.input_layernorm.weight, attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
-        ),
-        cos=tables[0].numpy(),
-        sin=tables[1].numpy(),
-        output=attention.o_proj.weight.detach().t().contiguous(),
-        gate_up=_folded(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
-        down=mlp.down_proj.weight.detach().t().contiguous(),
+    projections = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
+    return (
+        _folded(layer.input_layernorm.weight, *projections),
+        *rotary_tables(attention.q_norm.weight, attention.k_norm.weight, cos, sin, heads=heads, kv_heads=kv_heads),
+        attention.o_proj.weight.detach().t(),
+        _folded(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
+        mlp.down_proj.weight.detach().t(),
     )

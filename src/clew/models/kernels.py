@@ -1,14 +1,16 @@
 """Compiled loops for what stands between the matrix products of a small model on a CPU.
 
 Each loop passes once over memory that eager mode passes over several times. They release the interpreter's lock,
-so that threads run them side by side, and are compiled at first use, then cached on disk. Those that call each other
-stay in this one file, because a cache does not notice a change in another. Arrays are float32 and contiguous; `grad`
-is the gradient of what the forward loop wrote.
+so that threads run them side by side, and are compiled at first use, then cached on disk. Arrays are float32 and
+contiguous; `grad` is the gradient of what the forward loop wrote.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,18 @@ _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 """Between them, exp(x) is a normal float32."""
 
 
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    """Of the sources of all compiled loops: numba's cache of one file does not notice a change in another."""
+    here = Path(__file__).parent
+    sources = [here / "blas.py", *sorted(here.glob("*kernels.py"))]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, compiled for the types of the arguments it meets; cached where there is a place to write."""
+    # The cache's files are named after it.
+    function.__qualname__ = f"{function.__qualname__}-{_digest()}"
     options = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
     try:
         return njit(cache=True, **options)(function)
@@ -118,78 +130,6 @@ def swiglu_backward(grad, gate_up, out):
             slope = sigmoid + silu * (np.float32(1.0) - sigmoid)
             grad_gates[i] = grad[token, i] * ups[i] * slope
             grad_ups[i] = grad[token, i] * silu
-
-
-@compiled
-def attend(queries, keys, values, rows, columns, padding, out):
-    """Values mixed by causal attention, `out` [tokens, heads, head_width], of `queries` of the same shape.
-
-    The token at `rows` and `columns` [tokens] sees its row's keys [rows, kv_heads, head_width, capacity] and values
-    [rows, kv_heads, capacity, head_width] from column `padding` [rows] up to its own.
-    """
-    heads, width = queries.shape[1:]
-    groups = heads // keys.shape[1]
-    room = np.empty(keys.shape[3], np.float32)
-    for token in range(rows.size):
-        row = rows[token]
-        first, stop = padding[row], columns[token] + 1
-        scores = room[: stop - first]
-        size = scores.size
-        for head in range(heads):
-            query, mixed = queries[token, head], out[token, head]
-            kv = head // groups
-            told = values[row, kv, first:stop]
-            scores[:] = np.float32(0.0)
-            # Four at a time, so that sums stay in registers for longer; one slice each, because it is contiguous.
-            for i in range(0, width - 3, 4):
-                a, b = keys[row, kv, i, first:stop], keys[row, kv, i + 1, first:stop]
-                c, d = keys[row, kv, i + 2, first:stop], keys[row, kv, i + 3, first:stop]
-                e, f, g, h = query[i], query[i + 1], query[i + 2], query[i + 3]
-                for t in range(size):
-                    scores[t] += e * a[t] + f * b[t] + g * c[t] + h * d[t]
-            for i in range(width - width % 4, width):
-                a = keys[row, kv, i, first:stop]
-                for t in range(size):
-                    scores[t] += query[i] * a[t]
-            highest = largest(scores)
-            total = np.float32(0.0)
-            for t in range(size):
-                weight = exp32(scores[t] - highest)
-                scores[t] = weight
-                total += weight
-            mixed[:] = np.float32(0.0)
-            for t in range(0, size - 3, 4):
-                a, b, c, d = told[t], told[t + 1], told[t + 2], told[t + 3]
-                e, f, g, h = scores[t], scores[t + 1], scores[t + 2], scores[t + 3]
-                for i in range(width):
-                    mixed[i] += e * a[i] + f * b[i] + g * c[i] + h * d[i]
-            for t in range(size - size % 4, size):
-                for i in range(width):
-                    mixed[i] += scores[t] * told[t, i]
-            scale = np.float32(1.0) / total
-            for i in range(width):
-                mixed[i] *= scale
-
-
-@compiled
-def softmax_after(scores, padding):
-    """The softmax of scores [rows, heads, columns] over columns, in place; the first `padding` [rows] get weight 0."""
-    rows, heads, columns = scores.shape
-    for row in range(rows):
-        for head in range(heads):
-            for t in range(padding[row]):
-                scores[row, head, t] = -np.inf
-            highest = largest(scores[row, head])
-            total = np.float32(0.0)
-            for t in range(columns):
-                weight = exp32(scores[row, head, t] - highest)
-                scores[row, head, t] = weight
-                total += weight
-            scale = np.float32(1.0) / total
-            for t in range(columns):
-                scores[row, head, t] *= scale
-            for t in range(padding[row]):
-                scores[row, head, t] = np.float32(0.0)
 
 
 @compiled
