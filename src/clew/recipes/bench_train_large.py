@@ -214,15 +214,9 @@ def measure_side(side: str, seed: int, threads: int) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`REPEATS THREADS` compares both sides; `SIDE SEED THREADS` measures one of them in this process."""
-    match arguments:
-        case (repeats, threads):
-            found: dict[str, Any] = measure_train_large(repeats=int(repeats), seed=0, threads=int(threads))
-        case (side, seed, threads):
-            found = dict(measure_side(side, int(seed), int(threads)))
-        case _:
-            raise SystemExit("python -m clew.recipes.bench_train_large REPEATS THREADS")
-    print(json.dumps(found))
+    """`SIDE SEED THREADS` measures one side in this process, for `measure_train_large`."""
+    side, seed, threads = arguments
+    print(json.dumps(measure_side(side, int(seed), int(threads))))
 
 
 if __name__ == "__main__":
