@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import final
 
-from clew.core.types import Problem, Verdict
+from clew.core.types import Outcome, Problem, Verdict
 from clew.evaluate.unscored import UnscoredGuard
 from clew.search.serve import Judge
+
+
+def numbered(verdict: Verdict) -> Verdict:
+    """`verdict`, or unscored where its value is no finite number: that verifier failed, the answer is not wrong.
+
+    >>> numbered(Verdict(Outcome.RIGHT, math.nan)).reason
+    'the verifier gave nan'
+    """
+    if verdict.value is None or math.isfinite(verdict.value):
+        return verdict
+    return Verdict(Outcome.UNSCORED, None, verdict.answer, f"the verifier gave {verdict.value}")
 
 
 @final
@@ -27,7 +39,7 @@ class MemoJudge:
         key = (problem.id, text)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = self._verdicts[key] = self.task.verify(problem, text)
+            verdict = self._verdicts[key] = numbered(self.task.verify(problem, text))
         return self.guard.see(verdict)
 
     def extract(self, text: str) -> str | None:

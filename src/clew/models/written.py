@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clew.core.errors import TrainingDiverged
 from clew.core.types import Sampling
 from clew.models import kernels
 from clew.models.reading import Context
@@ -63,6 +64,7 @@ class Written:
 
     def collect(self, contexts: Sequence[Context]) -> list[Sampled]:
         """A completion a sample; the first of those that continue the same of `contexts` [samples] pays for it."""
+        check_numbers(self._logprobs)
         ends = self._tokens[self.counts - 1, np.arange(len(contexts))]
         stopped = (~self.continues[ends]).tolist()
         statistics = None if self._statistics is None else self._statistics.swapaxes(1, 2).tolist()
@@ -77,6 +79,14 @@ class Written:
             measured = () if statistics is None else [tuple(values[sample][:length]) for values in statistics]
             results.append(Sampled(tuple(tokens[:length]), tuple(logprobs[:length]), stopped[sample], *cost, *measured))
         return results
+
+
+def check_numbers(logprobs: Floats) -> None:
+    """Raise `TrainingDiverged` if a log-probability is NaN: what was drawn by it means nothing."""
+    if np.isnan(logprobs).any():
+        given = "the model writes with log-probabilities that are no numbers: an update was too large"
+        accepted = "weights with which the model says finite numbers"
+        raise TrainingDiverged(given, accepted, "lower the learning rate, then start again from the last good checkpoint")
 
 
 def _draw(logits: Tensor, owners: Places, uniform: Floats, sampling: Sampling) -> tuple[Places, Floats]:

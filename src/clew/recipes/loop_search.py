@@ -84,6 +84,7 @@ def judged_solutions(tree: Tree, setup: Setup, config: SearchConfig, run: Path) 
     """
     from clew.data.expert import written_on
     from clew.data.origin import Origin
+    from clew.evaluate.memo import numbered
 
     policy, task = setup.roles.policy, setup.task
     ends = [*tree.finished(), *(node for node in tree.leaves() if _cut_off(tree, node, config.max_tokens))]
@@ -91,7 +92,7 @@ def judged_solutions(tree: Tree, setup: Setup, config: SearchConfig, run: Path) 
     for node in sorted(ends):
         state, last, written = tree.states[node], tree.completions[node], written_on(tree, node)
         text = policy.text(state)
-        verdict = tree.verdicts.get(node) or task.verify(tree.problem, text)
+        verdict = numbered(tree.verdicts.get(node) or task.verify(tree.problem, text))
         found.append(
             Solution(
                 problem=state.problem,
