@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -80,6 +81,14 @@ def right_solutions(groups: Sequence[Group], cap: int | None) -> list[Trajectory
         right = {t.completion.tokens: t for t in group.trajectories if t.verdict.right}
         found += sorted(right.values(), key=lambda t: len(t.completion.tokens))[:cap]
     return found
+
+
+def ends_here(solutions: Sequence[Trajectory], lesson: Lesson, number: int) -> bool:
+    """Whether round `number`, from 0, is a later one without anything to clone: what was learnt is kept, and said."""
+    ends = number > 0 and not solutions
+    if ends:
+        print(f"{lesson.stage.name}: round {number + 1} has no right solution, so learning ends here", file=sys.stderr)
+    return ends
 
 
 def clone_solutions(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -59,12 +60,18 @@ class Anchored:
 
 
 def bond(settings: ExpertIteration, own: Bond, lesson: Lesson) -> None:
-    """Train `lesson.learner` in place. Raises `InvalidValue` if no problem has a scored answer."""
+    """Train `lesson.learner` in place. Raises `InvalidValue` if the first round has no problem whose rewards differ.
+
+    Best-of-N of equal rewards is the policy itself. A later round without such a problem is the end.
+    """
     from dataclasses import replace
 
     from clew.recipes.cloning import drawn, searched
     from clew.recipes.learner import reference_copy
 
+    if settings.samples < 2 and own.backward > 0.0:
+        advice = "raise --settings.samples, or use --bond.backward 0"
+        raise InvalidValue("samples", settings.samples, "at least 2: they are compared with one another", advice)
     rng = random.Random(derive_seed(lesson.seed, "bond"))
     updates = 0
     for number in range(settings.rounds):
@@ -73,9 +80,13 @@ def bond(settings: ExpertIteration, own: Bond, lesson: Lesson) -> None:
         wide = replace(settings, samples=own.anchors)
         told = [anchored(g, own.n) for g in searched(wide, drawn(settings, lesson, rng), lesson, seed=seed)]
         known = [one for one in told if one is not None]
-        if not known:
-            accepted = "at least one problem whose answers can be judged"
-            raise InvalidValue("problems with a scored answer", 0, accepted, "check the task's verifier")
+        differ = any(len(set(one.rewards)) > 1 for one in known)
+        if not differ and number:
+            print(f"bond: round {number + 1} has no problem whose rewards differ, so learning ends here", file=sys.stderr)
+            break
+        if not differ:
+            accepted = "at least one: best-of-N of equal rewards is the policy itself"
+            raise InvalidValue("problems whose rewards differ", 0, accepted, "raise --bond.anchors or --settings.problems")
         updates += bond_round(settings, own, known, anchor, lesson, rng=rng, seed=seed, updates=updates)
 
 

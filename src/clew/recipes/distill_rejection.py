@@ -27,8 +27,8 @@ class Rejection:
 
 
 def rest_em(settings: ExpertIteration, own: Rejection, lesson: Lesson) -> None:
-    """Train `lesson.learner` in place. Raises `InvalidValue` if a round yields nothing to clone."""
-    from clew.recipes.cloning import clone_solutions, drawn, right_solutions, searched
+    """Train `lesson.learner` in place. Raises `InvalidValue` if the first round yields nothing to clone."""
+    from clew.recipes.cloning import clone_solutions, drawn, ends_here, right_solutions, searched
 
     rng = random.Random(derive_seed(lesson.seed, "rest-em"))
     start = lesson.learner.weights()
@@ -37,6 +37,8 @@ def rest_em(settings: ExpertIteration, own: Rejection, lesson: Lesson) -> None:
         seed = derive_seed(lesson.seed, "rest-em", number)
         groups = searched(settings, drawn(settings, lesson, rng), lesson, seed=seed)
         kept = right_solutions(groups, cap=own.cap or 10)
+        if ends_here(kept, lesson, number):
+            break
         lesson.learner.restore(start)
         solved = len({t.state.problem.id for t in kept}) / len(groups)
         updates += clone_solutions(settings, kept, lesson, rng, updates=updates, solved=solved)

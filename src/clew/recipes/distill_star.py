@@ -36,8 +36,8 @@ class Star:
 
 
 def star(settings: ExpertIteration, own: Star, lesson: Lesson) -> None:
-    """Train `lesson.learner` in place. Raises `InvalidValue` if a round yields nothing to clone."""
-    from clew.recipes.cloning import clone_solutions, drawn, right_solutions, searched
+    """Train `lesson.learner` in place. Raises `InvalidValue` if the first round yields nothing to clone."""
+    from clew.recipes.cloning import clone_solutions, drawn, ends_here, right_solutions, searched
 
     rng = random.Random(derive_seed(lesson.seed, "star"))
     start = lesson.learner.weights()
@@ -49,6 +49,8 @@ def star(settings: ExpertIteration, own: Star, lesson: Lesson) -> None:
         solved = len(kept)
         if own.rationalise:
             kept += rationalised(settings, own, groups, lesson, seed=derive_seed(seed, "hint"))
+        if ends_here(kept, lesson, number):
+            break
         lesson.learner.restore(start)
         shown = {"solved": solved / len(groups), "rationalised": (len(kept) - solved) / len(groups)}
         updates += clone_solutions(settings, kept, lesson, rng, updates=updates, **shown)

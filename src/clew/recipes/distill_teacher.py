@@ -77,7 +77,7 @@ def divergence_of(name: Divergence) -> Callable[[Tensor, Tensor], Tensor]:
 
 def off_policy(settings: ExpertIteration, own: Teacher, guide: Learner, lesson: Lesson) -> None:
     """Clone what the teacher writes, round after round; a teacher of other tokens is read as text."""
-    from clew.recipes.cloning import clone_solutions, drawn, right_solutions, searched
+    from clew.recipes.cloning import clone_solutions, drawn, ends_here, right_solutions, searched
 
     rng = random.Random(derive_seed(lesson.seed, "teacher"))
     updates = 0
@@ -87,6 +87,8 @@ def off_policy(settings: ExpertIteration, own: Teacher, guide: Learner, lesson: 
         kept = right_solutions(groups, cap=None)
         if not own.only_right:
             kept = [t for group in groups for t in group.scored]
+        if ends_here(kept, lesson, number):
+            break
         right = sum(t.verdict.right for group in groups for t in group.scored)
         shown = {"teacher_accuracy": right / max(1, sum(len(group.scored) for group in groups))}
         told = [retold(t, guide, lesson.learner) for t in kept]

@@ -8,10 +8,10 @@ likelihood alone, which prefers short solutions.
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class VStar:
 
 
 def v_star(settings: ExpertIteration, own: VStar, lesson: Lesson) -> None:
-    """Train `lesson.learner` in place and save its verifier. Raises `InvalidValue` without right and wrong samples."""
+    """Train `lesson.learner` in place and save its verifier. Raises `InvalidValue` if the first round solves nothing.
+
+    Without a problem that has right and wrong samples there is no verifier, and that is said; the policy is kept.
+    """
     from clew.recipes.cloning import clone_solutions, drawn, right_solutions, searched
 
     rng = random.Random(derive_seed(lesson.seed, "v-star"))
@@ -54,12 +57,13 @@ def v_star(settings: ExpertIteration, own: VStar, lesson: Lesson) -> None:
         updates += clone_solutions(settings, kept, lesson, rng, updates=updates, solved=solved)
     lesson.learner.finish()
     verifier = verifier_of(settings, own, groups, lesson, rng, updates=updates)
-    save_verifier(verifier, own, lesson)
+    if verifier is not None:
+        save_verifier(verifier, own, lesson)
 
 
 def verifier_of(
     settings: ExpertIteration, own: VStar, groups: list[Group], lesson: Lesson, rng: random.Random, *, updates: int
-) -> Learner:
+) -> Learner | None:
     """A copy of the policy that learnt by DPO which solutions are right; the policy is its reference."""
     from clew.data.pairs import pairs_of_groups
     from clew.recipes.learner import copied
@@ -69,8 +73,9 @@ def verifier_of(
 
     pairs = pairs_of_groups(groups, cap=own.pairs, seed=lesson.seed)
     if not pairs:
-        accepted = "a problem of which some samples are right and some wrong"
-        raise InvalidValue("pairs for the verifier", 0, accepted, "raise --settings.samples")
+        why = "no problem has right and wrong samples"
+        print(f"{lesson.stage.name}: {why}, so there is no verifier; raise --settings.samples", file=sys.stderr)
+        return None
     how = Preference(
         beta=own.beta,
         rows=settings.rows,

@@ -7,6 +7,7 @@ wastes the least.
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +62,7 @@ def expert_iteration(  # noqa: PLR0913  who learns from what, by name
 ) -> None:
     """Train `policy`'s model in place on the shortest verified solution of each problem that the search solved.
 
-    `learner` says how, if not by plain fine-tuning. A round that solves nothing changes nothing.
+    `learner` says how, if not by plain fine-tuning. A round that solves nothing changes nothing, and says so.
     """
     from clew.recipes.learner import Learner
 
@@ -75,7 +76,10 @@ def expert_iteration(  # noqa: PLR0913  who learns from what, by name
             settings, drawn, policy, task, seed=derive_seed(seed, "expert_iteration", number), stage=stage
         )
         stage.keep(groups)
-        updates += clone_shortest(settings, groups, learner, rng, stage=stage, updates=updates)
+        done = clone_shortest(settings, groups, learner, rng, stage=stage, updates=updates)
+        if not done:
+            print(f"{stage.name}: round {number + 1} has no right solution, so nothing was learnt in it", file=sys.stderr)
+        updates += done
         learner.refresh()
 
 
