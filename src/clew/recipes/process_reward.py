@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ def process_reward(
     """A value model of `policy` on `task`, the one of the lowest validation loss; it learns from `kept` besides."""
     from clew.models.value_head import value_model_of
     from clew.recipes.reward_fit import Learner, fit
+    from clew.recipes.reward_kinds import needed
     from clew.recipes.stage import training_problems
     from clew.reward.fit import value_step
     from clew.reward.load import RewardCard
@@ -90,7 +92,8 @@ def process_reward(
         sampled(settings, policy, task, validation(settings, task, seed)[0], settings.samples, seed, stage),
         policy,
     )
-    base_rate = sum(example.labels[0] for example in train) / len(train)
+    say_if_equal([example.labels[0] for example in [*train, *kept]], stage)
+    base_rate = sum(example.labels[0] for example in train) / max(1, len(train))
     model = value_model_of(policy.model, base_rate=base_rate)
     learner = Learner(
         model=model,
@@ -99,10 +102,17 @@ def process_reward(
         update=lambda optimizer, batch, step, rate: value_step(
             model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
         ),
-        held_out_loss=lambda: cross_entropy(model, held_out),
+        held_out_loss=lambda: cross_entropy(model, needed(held_out)),
     )
     fit(learner, settings, rng=random.Random(derive_seed(seed, "process_reward")), stage=stage)
     return model
+
+
+def say_if_equal(values: Sequence[float], stage: Stage) -> None:
+    """Say it if there is nothing to tell right solutions from wrong ones by: one learns their common value then."""
+    if values and len(set(values)) == 1:
+        said = f"all {len(values)} solutions to learn from have the value {values[0]:g}"
+        print(f"{stage.name}: {said}, so nothing tells right from wrong", file=sys.stderr)
 
 
 def validation(settings: ProcessRewardSettings, task: Task, seed: int) -> tuple[list[Problem], list[Problem]]:

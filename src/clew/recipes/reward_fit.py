@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +56,7 @@ def fit(learner: Learner, settings: Fitting, *, rng: random.Random, stage: Stage
 
     Raises `InvalidValue` if there is nothing to learn from.
     """
+    from clew.learn.guard import check_finite
     from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
 
@@ -74,6 +76,7 @@ def fit(learner: Learner, settings: Fitting, *, rng: random.Random, stage: Stage
         loss = None
         if (step + 1) % settings.evaluate_every == 0 or step + 1 == steps:
             loss = learner.held_out_loss()
+            check_finite(loss=loss, grad_norm=update.grad_norm, step=step, checkpoint=stage.last_checkpoint)
             waited = 0 if loss < best_loss else waited + 1
             if loss < best_loss:
                 best, best_loss = copy.deepcopy(model.state_dict()), loss
@@ -89,4 +92,7 @@ def fit(learner: Learner, settings: Fitting, *, rng: random.Random, stage: Stage
         if waited >= settings.patience:
             break
     model.load_state_dict(best)
+    if best_loss == first_loss:
+        said = "no update lowered the loss on held-out solutions, so the weights are those it began with"
+        print(f"{stage.name}: {said}", file=sys.stderr)
     return {"loss_before": first_loss, "loss": best_loss, "updates": step + 1}

@@ -128,7 +128,7 @@ def train(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stage) -
 
 def source_of(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stage) -> Source:
     """The policy, and what it wrote for training problems and held-out ones; nothing where labels are given."""
-    from clew.recipes.process_reward import sampled, validation
+    from clew.recipes.process_reward import sampled, say_if_equal, validation
     from clew.recipes.stage import training_problems
     from clew.reward.load import prompts
 
@@ -139,6 +139,7 @@ def source_of(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stag
         problems = training_problems(task, seed)[: settings.problems]
         held_out = validation(settings, task, seed)[0]
         groups["train"] = sampled(settings, policy, task, problems, settings.samples, seed, stage)
+        say_if_equal([t.reward.value for group in groups["train"] for t in group.scored], stage)
         groups["held_out"] = sampled(settings, policy, task, held_out, settings.samples, seed, stage)
     return Source(
         model=policy.model,

@@ -83,6 +83,12 @@ class Batch:
         return (self.stops > before) & self.valid[..., None]
 
     @property
+    def tells_apart(self) -> bool:
+        """Whether anything but the penalty makes one response better than another."""
+        counted = self.rewards[self.valid]
+        return self.process is not None or bool((counted != counted[:1]).any())
+
+    @property
     def outcomes(self) -> Tensor:
         """[P, G]: rewards less what the penalty takes of the whole response."""
         import torch
@@ -144,9 +150,9 @@ def advantages_of(
         case "centred" | "normalised" | "leave-one-out" | "moving-average" | "greedy":
             return _against_baseline(method, batch), None
         case "whitened":
-            return reinforce_plus_plus(batch.token_rewards.flatten(0, 1), counted.flatten(0, 1)).view(
-                counted.shape
-            ), None
+            found = reinforce_plus_plus(batch.token_rewards.flatten(0, 1), counted.flatten(0, 1)).view(counted.shape)
+            # Whitened, a penalty alone would weigh as much as any reward: at the first update, where it is rounding.
+            return found if batch.tells_apart else torch.zeros_like(found), None
         case "whitened-baseline":
             if batch.process is None:
                 return reinforce_plus_plus_baseline(batch.outcomes, batch.mask, batch.valid), None

@@ -147,7 +147,8 @@ class Diagnosis:
             self.totals[f"samples_{name}"] += count
 
     def _say_if_idle(self, step: int, found: Lessons, *, updated: bool) -> None:
-        self.idle = 0 if updated else self.idle + 1
+        # Where a penalty or a bonus acts there is an update without any advantage.
+        self.idle = 0 if updated and found.account.get("learnt") else self.idle + 1
         if self.idle % SILENT == 1:
             where = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.account.items() if count)
             print(f"clew: nothing to learn from at step {step}: {where or 'no samples'}", file=sys.stderr)

@@ -105,12 +105,17 @@ def save_policy(
     name: str,
     beside: Callable[[Path], None] | None = None,
 ) -> None:
-    """Commit the policy's model as the checkpoint of stage `name`, with what `beside` writes into its directory."""
+    """Commit the policy's model as the checkpoint of stage `name`, with what `beside` writes into its directory.
+
+    Raises `TrainingDiverged` for one that no longer says numbers.
+    """
     from clew.models.checkpoint import save_checkpoint
+    from clew.models.sound import check_sound
     from clew.models.policy import LocalPolicy
 
     tokenizer: Any = policy.codec.tokenizer if isinstance(policy, LocalPolicy) else policy.tokenizer
     model: Any = policy.model
+    check_sound(policy.model)
     with run.writing_checkpoint(name) as directory:
         save_checkpoint(model, tokenizer, directory)
         if beside is not None:
