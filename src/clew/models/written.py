@@ -85,8 +85,8 @@ def check_numbers(logprobs: Floats) -> None:
     """Raise `TrainingDiverged` if a log-probability is NaN: what was drawn by it means nothing."""
     if np.isnan(logprobs).any():
         given = "the model writes with log-probabilities that are no numbers: an update was too large"
-        accepted = "weights with which the model says finite numbers"
-        raise TrainingDiverged(given, accepted, "lower the learning rate, then start again from the last good checkpoint")
+        advice = "lower the learning rate, then start again from the last good checkpoint"
+        raise TrainingDiverged(given, "weights with which the model says finite numbers", advice)
 
 
 def _draw(logits: Tensor, owners: Places, uniform: Floats, sampling: Sampling) -> tuple[Places, Floats]:

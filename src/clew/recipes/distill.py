@@ -103,7 +103,7 @@ def learn(config: DistillConfig, lesson: Lesson) -> None:
 
 def main(config: DistillConfig) -> int:
     from clew.recipes.cloning import Lesson
-    from clew.recipes.learner import load_learner
+    from clew.recipes.learner import fitting, load_learner
     from clew.recipes.stage import Evaluation, Stage, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
@@ -111,7 +111,8 @@ def main(config: DistillConfig) -> int:
     check_settings(config.settings, config.rejection, config.v_star, config.visits, config.bond)
     task = make_task(config.task)
     learner = load_learner(config.checkpoint, config.tuning, mode=config.settings.mode, seed=config.seed)
-    problems = training_problems(task, config.seed)
+    how = {"max_tokens": config.settings.max_tokens, "mode": config.settings.mode}
+    problems = fitting(training_problems(task, config.seed), learner.policy, **how)  # type: ignore[arg-type]
 
     def train(stage: Stage) -> None:
         learn(config, Lesson(learner=learner, task=task, problems=problems, seed=config.seed, stage=stage))

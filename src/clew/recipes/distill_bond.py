@@ -82,11 +82,13 @@ def bond(settings: ExpertIteration, own: Bond, lesson: Lesson) -> None:
         known = [one for one in told if one is not None]
         differ = any(len(set(one.rewards)) > 1 for one in known)
         if not differ and number:
-            print(f"bond: round {number + 1} has no problem whose rewards differ, so learning ends here", file=sys.stderr)
+            told = f"round {number + 1} has no problem whose rewards differ"
+            print(f"{lesson.stage.name}: {told}, so learning ends here", file=sys.stderr)
             break
         if not differ:
             accepted = "at least one: best-of-N of equal rewards is the policy itself"
-            raise InvalidValue("problems whose rewards differ", 0, accepted, "raise --bond.anchors or --settings.problems")
+            advice = "raise --bond.anchors or --settings.problems"
+            raise InvalidValue("problems whose rewards differ", 0, accepted, advice)
         updates += bond_round(settings, own, known, anchor, lesson, rng=rng, seed=seed, updates=updates)
 
 

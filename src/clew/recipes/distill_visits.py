@@ -59,9 +59,13 @@ class VisitedState:
 def visits(settings: ExpertIteration, own: Visits, lesson: Lesson) -> None:
     """Train `lesson.learner` in place. Raises `InvalidValue` if no state of the run has enough visits."""
     from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.learner import check_run_tokens
 
     learner, stage = lesson.learner, lesson.stage
-    states = visited_states(targets_of(own), own, learner)
+    targets = targets_of(own)
+    if own.data is not None:
+        check_run_tokens(own.data, learner, "--visits.data")
+    states = visited_states(targets, own, learner)
     if own.value_weight:
         learner.add_value_head()
     rng = random.Random(derive_seed(lesson.seed, "visits"))

@@ -135,7 +135,7 @@ CONFIG = DpoConfig
 
 
 def main(config: DpoConfig) -> int:
-    from clew.recipes.learner import load_learner
+    from clew.recipes.learner import check_run_tokens, fitting, load_learner
     from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
@@ -145,9 +145,11 @@ def main(config: DpoConfig) -> int:
     task = make_task(config.task)
     learner = load_learner(config.checkpoint, config.tuning, mode=settings.mode, seed=seed)
     reference = None if config.reference is None else _reference(config.reference, learner)
-    problems = training_problems(task, seed)
+    problems = fitting(training_problems(task, seed), learner.policy, max_tokens=settings.max_tokens, mode=settings.mode)
     way = way_of(settings)
     rows: Sequence[Any] | None = None
+    if config.data is not None and config.data.is_dir():
+        check_run_tokens(config.data, learner, "--data")
     if config.data is not None:
         rows = way.of_run(config.data, seed) if config.data.is_dir() else way.of_file(config.data, learner)
 

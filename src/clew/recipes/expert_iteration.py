@@ -78,7 +78,7 @@ def expert_iteration(  # noqa: PLR0913  who learns from what, by name
         stage.keep(groups)
         done = clone_shortest(settings, groups, learner, rng, stage=stage, updates=updates)
         if not done:
-            print(f"{stage.name}: round {number + 1} has no right solution, so nothing was learnt in it", file=sys.stderr)
+            print(f"{stage.name}: round {number + 1} has no right solution, so nothing was learnt", file=sys.stderr)
         updates += done
         learner.refresh()
 

@@ -6,6 +6,7 @@ into the policy's weights.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -211,6 +212,48 @@ def check_fits(examples: Sequence[Example], context: int) -> None:
     if longest > context:
         accepted = f"at most {context} tokens, prompt included: the model's context"
         raise InvalidValue("length of an example", longest, accepted, "drop it, or choose a model with more context")
+
+
+def fitting(problems: Sequence[Problem], policy: Any, *, max_tokens: int, mode: str = "think") -> list[Problem]:
+    """Problems whose prompt and a response of `max_tokens` fit the context of `policy`; says how many do not.
+
+    Raises `InvalidValue` if none does.
+    """
+    lengths = [len(policy.prompt_ids(problem, mode)) for problem in problems]
+    fits = [one for one, length in zip(problems, lengths, strict=True) if length + max_tokens <= policy.context]
+    if problems and not fits:
+        given = f"at least {min(lengths)} with max_tokens {max_tokens}"
+        accepted = f"together at most {policy.context} tokens, the model's context"
+        raise InvalidValue("tokens of the prompts", given, accepted, "lower max_tokens or shorten the prompts")
+    if len(fits) < len(problems):
+        left_out = f"{len(problems) - len(fits)} of {len(problems)} problems left out"
+        print(f"clew: {left_out}: prompts too long to be answered", file=sys.stderr)
+    return fits
+
+
+def check_run_tokens(run: Path, learner: Learner, name: str) -> None:
+    """Raise `InvalidValue` if the model that wrote what `run` holds has other tokens than `learner`.
+
+    A run whose model is no longer there is taken at its word.
+    """
+    from clew.data.checkpoint_files import CHECKPOINTS
+    from clew.recipes.data_sources import Source
+
+    writer = Source(run=run).config.get("checkpoint")
+    if (run / CHECKPOINTS).is_dir():
+        check_tokens(run, learner.tokenizer, name)
+    elif isinstance(writer, str) and Path(writer).is_dir():
+        check_tokens(Path(writer), learner.tokenizer, name)
+
+
+def check_tokens(checkpoint: Path, tokenizer: Any, name: str) -> None:
+    """Raise `InvalidValue` unless the checkpoint or run has the tokens of `tokenizer` under the same ids."""
+    from transformers import AutoTokenizer
+
+    from clew.data.checkpoint_files import resolve_checkpoint
+
+    other = AutoTokenizer.from_pretrained(resolve_checkpoint(checkpoint), local_files_only=True)
+    same_vocabulary(tokenizer, other, name)
 
 
 def same_vocabulary(one: Any, other: Any, name: str) -> None:

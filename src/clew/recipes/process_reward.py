@@ -137,13 +137,14 @@ def sampled(  # noqa: PLR0913  whom to sample, on what, and how often
     seed: int,
     stage: Stage,
 ) -> list[Group]:
-    """`n` judged solutions of every problem."""
+    """`n` judged solutions of every problem; one whose prompt leaves no room for them is left out."""
     from clew.evaluate import sample_groups
+    from clew.recipes.learner import fitting
 
     return sample_groups(
         policy,
         task,
-        problems,
+        fitting(problems, policy, max_tokens=settings.max_tokens, mode=settings.mode),
         n=n,
         sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
         seed=derive_seed(seed, NAME),

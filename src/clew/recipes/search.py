@@ -288,11 +288,14 @@ def guides(learned: Path | None = None) -> dict[str, Guidance]:
 
     def learned_reward(source: GuideSource) -> Scorer:
         from clew.data.checkpoint_files import resolve_checkpoint
+        from clew.recipes.learner import check_tokens
         from clew.reward.load import load_reward
 
         if learned is None:
             accepted = "the run directory of a reward model"
             raise InvalidValue("--guide", None, accepted, "train one: clew reward train --checkpoint RUN --out RUN")
+        if (tokenizer := getattr(source.policy, "tokenizer", None)) is not None:
+            check_tokens(learned, tokenizer, "--guide")
         return load_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
 
     def process_reward(source: GuideSource) -> Scorer:
