@@ -145,7 +145,8 @@ def main(config: DpoConfig) -> int:
     task = make_task(config.task)
     learner = load_learner(config.checkpoint, config.tuning, mode=settings.mode, seed=seed)
     reference = None if config.reference is None else _reference(config.reference, learner)
-    problems = fitting(training_problems(task, seed), learner.policy, max_tokens=settings.max_tokens, mode=settings.mode)
+    room = {"max_tokens": settings.max_tokens, "mode": settings.mode}
+    problems = fitting(training_problems(task, seed), learner.policy, **room)  # type: ignore[arg-type]
     way = way_of(settings)
     rows: Sequence[Any] | None = None
     if config.data is not None and config.data.is_dir():
