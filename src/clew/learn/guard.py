@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clew.core.errors import TrainingDiverged
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from clew.learn.optim import MuonAdamW
 
 
 def check_finite(*, loss: float, grad_norm: float, step: int, checkpoint: Path | None) -> None:
@@ -22,3 +28,23 @@ def check_finite(*, loss: float, grad_norm: float, step: int, checkpoint: Path |
         "lower the learning rate or the clipping threshold of the gradient, then start again"
         + ("" if checkpoint is None else " from that checkpoint"),
     )
+
+
+def guarded_step(  # noqa: PLR0913  a step and its limits, by name
+    model: nn.Module,
+    optimizer: MuonAdamW,
+    *,
+    loss: float,
+    step: int,
+    multiplier: float = 1.0,
+    checkpoint: Path | None = None,
+    max_grad_norm: float = 1.0,
+) -> float:
+    """Clip the gradient that is there and step by it; the norm it had. Raises `TrainingDiverged` before the step."""
+    import torch
+
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
+    optimizer.step(multiplier=multiplier)
+    optimizer.zero_grad()
+    return grad_norm

@@ -7,17 +7,21 @@ through its library. Rows are right-padded, so that causal attention needs no ma
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from clew.core.errors import InvalidValue
-from clew.models.chunked_logprobs import chunked_logprobs, worth_chunking
+from clew.models.chunked_logprobs import ChunkedLogProbs, chunked_logprobs, worth_chunking
 from clew.models.forward import hidden_states, token_logprobs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Qwen3ForCausalLM
+
+TOLERANCE = 1e-3
+"""Of logits that are computed in two ways."""
 
 
 def plain_qwen3(model: PreTrainedModel) -> bool:
@@ -90,16 +94,44 @@ def target_logprobs(model: PreTrainedModel, input_ids: Tensor, targets: Tensor, 
     """Log-probabilities of the `targets` [batch, time] that follow `input_ids`, 0 outside `target_mask`."""
     if plain_qwen3(model):
         return token_logprobs(cast("Qwen3ForCausalLM", model), input_ids, targets, target_mask).logprobs
-    hidden, head = body_states(model, input_ids, target_mask), model.get_output_embeddings()
-    # An adapter's or a biased head says more than its weight does, and autocast would not reach the backward pass.
-    plain = (
-        type(head) is nn.Linear
-        and getattr(head, "bias", None) is None
-        and not torch.is_autocast_enabled(hidden.device.type)
-    )
-    if plain and worth_chunking(len(hidden), len(head.weight)):
-        chosen = chunked_logprobs(hidden, head.weight, targets[target_mask]).logprobs
+    hidden, wanted = body_states(model, input_ids, target_mask), targets[target_mask]
+    if worth_chunking(len(hidden), model.config.get_text_config().vocab_size):
+        chosen = logprobs_of_states(model, hidden, wanted).logprobs
     else:
-        logits = head(hidden).float()
-        chosen = logits.log_softmax(dim=-1).gather(1, targets[target_mask][:, None])[:, 0]
+        logits = model.get_output_embeddings()(hidden).float()
+        chosen = logits.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0]
     return torch.zeros(targets.shape, dtype=chosen.dtype).masked_scatter(target_mask, chosen)
+
+
+def logprobs_of_states(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> ChunkedLogProbs:
+    """Log-probabilities of `targets` [tokens] after hidden states [tokens, width], and the entropies of what they are
+    drawn from; both carry gradients. The logits of all of them are never there at once."""
+    head: Any = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        # An adapter says more than its weight does.
+        logprobs = head(hidden).float().log_softmax(dim=-1)
+        chosen = logprobs.gather(1, targets[:, None])[:, 0]
+        return ChunkedLogProbs(chosen, -torch.linalg.vecdot(logprobs.exp(), logprobs))
+    weight = head.weight
+    if head.bias is not None:
+        hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        weight = torch.cat([weight, head.bias[:, None]], dim=1)
+    kind = hidden.device.type
+    if not torch.is_autocast_enabled(kind):
+        return chunked_logprobs(hidden, weight, targets)
+    # Autocast does not reach a backward pass of one's own, so the factors are given in its type.
+    low = torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, enabled=False):
+        return chunked_logprobs(hidden.to(low), weight.to(low), targets)
+
+
+def check_head(model: PreTrainedModel) -> None:
+    """Raise `InvalidValue` unless the logits of `model` are what its head says of its last hidden states."""
+    ids = torch.arange(1, 4)[None]
+    with torch.no_grad():
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        head = model.get_output_embeddings()
+        apart = math.inf if head is None else float((head(states) - model(input_ids=ids).logits).abs().max())
+    if not apart < TOLERANCE or getattr(model.config, "final_logit_softcapping", None):
+        accepted = "a causal language model whose logits are one linear map of its last hidden states"
+        raise InvalidValue("class of the model", type(model).__name__, accepted, "choose a Qwen, Llama or GPT-NeoX")

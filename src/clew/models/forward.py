@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clew.models import kernels
+from clew.models.chunked_logprobs import chunked_logprobs, worth_chunking
 from clew.models.positions import Positions, distinct_positions
 
 if TYPE_CHECKING:
@@ -299,7 +300,8 @@ def token_logprobs(
     """Log-probabilities of the `targets` [batch, time] that follow `input_ids` [batch, time], as [batch, time].
 
     Positions outside `target_mask` [batch, time] are 0: logits are computed at the marked ones alone.
-    Rows are right-padded. Entropies carry no gradient. What rows that begin alike have in common is computed once.
+    Rows are right-padded. Entropies carry no gradient. What rows that begin alike have in common is computed once, and
+    logits of a large vocabulary are made in chunks.
     """
     positions = distinct_positions(input_ids, target_mask)
     marked = target_mask.flatten().nonzero().squeeze(1)
@@ -307,6 +309,11 @@ def token_logprobs(
         _states(model, input_ids, positions), marked if positions is None else positions.places[marked]
     )
     unembedding = model.lm_head.weight * model.model.norm.weight
-    chosen, entropy = _TokenLogProb.apply(hidden, unembedding, targets[target_mask], temperature)
+    wanted = targets[target_mask]
+    if worth_chunking(len(hidden), len(unembedding)):
+        chosen, entropy = chunked_logprobs(hidden, unembedding, wanted, temperature=temperature)
+        entropy = entropy.detach()
+    else:
+        chosen, entropy = _TokenLogProb.apply(hidden, unembedding, wanted, temperature)
     blank = torch.zeros(targets.shape, dtype=chosen.dtype)
     return TokenLogProbs(blank.masked_scatter(target_mask, chosen), blank.masked_scatter(target_mask, entropy))

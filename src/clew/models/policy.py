@@ -64,6 +64,18 @@ class LocalPolicy:
     def version(self) -> str:
         return f"{self._name}+{self._updates}"
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        return self.codec.tokenizer
+
+    @property
+    def context(self) -> int:
+        return self.engine.context
+
+    @property
+    def end_id(self) -> int:
+        return self.codec.end_id
+
     def refresh(self) -> None:
         """Take over the model's present weights."""
         self.engine.refresh()
@@ -79,6 +91,12 @@ class LocalPolicy:
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.codec.encode(text))
+
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        return (*self.codec.encode_words(text), self.codec.end_id)
+
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        return self.codec.decode(tokens)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         contexts = [self.prompt_ids(p.state.problem, sampling.mode) + p.state.tokens for p in prompts]

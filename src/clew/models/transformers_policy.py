@@ -6,6 +6,7 @@ draws from its own random stream, and rows that have ended leave the batch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,21 +36,35 @@ class TransformersPolicy:
         name: str = "transformers",
         max_rows: int = 64,
     ) -> None:
-        self.model, self.tokenizer, self.version, self.max_rows = model.eval(), tokenizer, name, max_rows
+        self.model, self.tokenizer, self.max_rows = model.eval(), tokenizer, max_rows
         self._name, self._updates = name, 0
         ends = model.generation_config.eos_token_id
         self._ends = frozenset([ends] if isinstance(ends, int) else ends or ()) | {tokenizer.eos_token_id}
         self._prompt_ids = lru_cache(maxsize=1 << 12)(self._render)
         self._piece = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
 
+    @property
+    def version(self) -> str:
+        return f"{self._name}+{self._updates}"
+
+    @property
+    def context(self) -> int:
+        return int(getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize)
+
+    @property
+    def end_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
     def refresh(self) -> None:
         """Name a new version: the model was trained."""
         self._updates += 1
-        self.version = f"{self._name}+{self._updates}"
+
+    def remember(self, cache_bytes: int) -> None:
+        """Nothing is kept between calls, whatever `cache_bytes`."""
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Raises `InvalidValue` if a prompt and `max_tokens` do not fit the model's context."""
-        contexts = [self.prompt_ids(prompt.state.problem) + prompt.state.tokens for prompt in prompts]
+        contexts = [self.prompt_ids(prompt.state.problem, sampling.mode) + prompt.state.tokens for prompt in prompts]
         self._check_fits(contexts, sampling)
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.max_rows):
@@ -58,25 +73,30 @@ class TransformersPolicy:
         return completions
 
     def text(self, state: State) -> str:
-        return str(self.tokenizer.decode(list(state.tokens), skip_special_tokens=True))
+        return self.decode(state.tokens)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """Token ids of the prompt, generation prompt included."""
-        return self._prompt_ids(problem.prompt)
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        return (*self.encode(text), self.end_id)
 
-    def _render(self, messages: tuple[Any, ...]) -> tuple[int, ...]:
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def prompt_ids(self, problem: Problem, mode: str = "think") -> tuple[int, ...]:
+        """Token ids of the prompt, generation prompt included; `mode` is for templates that know it."""
+        return self._prompt_ids(problem.prompt, mode)
+
+    def _render(self, messages: tuple[Any, ...], mode: str) -> tuple[int, ...]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, mode=mode)
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _check_fits(self, contexts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
         longest = max(map(len, contexts), default=0) + sampling.max_tokens
-        if limit is not None and longest > limit:
-            accepted = f"at most {limit} tokens, the model's context"
+        if longest > self.context:
+            accepted = f"at most {self.context} tokens, the model's context"
             raise InvalidValue("prompt and max_tokens together", longest, accepted, "lower max_tokens")
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 from clew.core.errors import InvalidValue, MissingExtra
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 ADAPTER = "adapter"
@@ -111,22 +111,36 @@ def in_precision(tuning: Tuning, model: PreTrainedModel) -> AbstractContextManag
 
 @contextmanager
 def recomputing(model: PreTrainedModel, tuning: Tuning) -> Iterator[None]:
-    """Within, passes of `model` keep no activations inside a layer, if `tuning` says so."""
+    """Within, passes of `model` keep no activations inside a layer, if `tuning` says so.
+
+    Raises `InvalidValue` for a model whose layers are not the library's.
+    """
     if not tuning.gradient_checkpointing:
         yield
         return
     from functools import partial
 
     from torch.utils.checkpoint import checkpoint
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = layers_of(model)
     for layer in layers:
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[attr-defined]
-        # The library recomputes only what is in training mode; what the layer holds is not, so that nothing drops out.
-        layer.gradient_checkpointing = layer.training = True
+        # Not the library's own switch: it asks for training mode, in which some layers drop out.
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        layer.gradient_checkpointing = True  # type: ignore[assignment]
     try:
         yield
     finally:
         for layer in layers:
-            layer.gradient_checkpointing = layer.training = False
+            del layer.forward
+            layer.gradient_checkpointing = False  # type: ignore[assignment]
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers whose activations can be computed again. Raises `InvalidValue` if the library marks none."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        accepted = "a model whose layers transformers can compute again"
+        raise InvalidValue("gradient_checkpointing with", type(model).__name__, accepted, "leave it out")
+    return layers

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from clew.core.errors import InvalidValue
 from clew.core.task import split_of
 from clew.core.types import Group, Problem, Trajectory
-from clew.initialize.chat import render_problem
 from clew.initialize.countdown_corpus import Passage, document
 from clew.initialize.countdown_traces import answer_words, solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
@@ -20,6 +19,7 @@ from clew.tasks.countdown import Countdown, Question
 if TYPE_CHECKING:
     from clew.learn.batch import Example
     from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
     from clew.recipes.sft import Sft
 
 
@@ -81,7 +81,7 @@ def _cut(policy: LocalPolicy, passages: Sequence[Passage], tokens: int) -> Examp
 
 
 def demonstration_batch(
-    policy: LocalPolicy,
+    policy: Trainable,
     world: Countdown,
     problems: Sequence[Problem],
     rng: random.Random,
@@ -109,15 +109,14 @@ def demonstration_batch(
     return examples
 
 
-def cloned(policy: LocalPolicy, problem: Problem, mode: str, words: Sequence[str]) -> Example:
+def cloned(policy: Trainable, problem: Problem, mode: str, words: Sequence[str]) -> Example:
     """An example that answers `problem` with `words`."""
     from clew.learn.batch import Example
 
-    response = (*policy.codec.encode_words(" ".join(words)), policy.codec.end_id)
-    return Example(prompt_ids=policy.encode(render_problem(problem, mode)), response_ids=response)
+    return Example(prompt_ids=policy.prompt_ids(problem, mode), response_ids=policy.response_ids(" ".join(words)))
 
 
-def sampled(policy: LocalPolicy, trajectory: Trajectory, mode: str, advantage: float = 1.0) -> Example:
+def sampled(policy: Trainable, trajectory: Trajectory, mode: str, advantage: float = 1.0) -> Example:
     """An example of the exact tokens that were sampled, with their log-probabilities."""
     from clew.learn.batch import Example
 

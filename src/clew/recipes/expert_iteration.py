@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from clew.core.protocols import Policy
     from clew.core.task import Task
     from clew.core.types import Group, Problem
-    from clew.models.policy import LocalPolicy
-    from clew.models.transformers_policy import TransformersPolicy
+    from clew.models.trainable import Trainable
     from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
 
@@ -53,7 +52,7 @@ class ExpertIteration:
 def expert_iteration(  # noqa: PLR0913  who learns from what, by name
     settings: ExpertIteration,
     *,
-    policy: LocalPolicy | TransformersPolicy,
+    policy: Trainable,
     task: Task,
     problems: Sequence[Problem],
     seed: int,

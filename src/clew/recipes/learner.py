@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, final
 
 from clew.core.errors import InvalidValue
 from clew.models.tuning import ADAPTER, Tuning
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from clew.core.types import Problem
     from clew.learn.batch import Example, PaddedBatch
     from clew.learn.optim import MuonAdamW
-    from clew.models.policy import LocalPolicy
-    from clew.models.transformers_policy import TransformersPolicy
+    from clew.models.trainable import Trainable
 
 Noted = TypeVar("Noted")
 TOKENS_PER_PASS = 2048
@@ -40,28 +39,21 @@ class Updated(NamedTuple):
 class Learner:
     """A policy whose weights are here, and how they learn."""
 
-    def __init__(
-        self,
-        policy: LocalPolicy | TransformersPolicy,
-        tuning: Tuning | None = None,
-        *,
-        mode: str = "think",
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, policy: Trainable, tuning: Tuning | None = None, *, mode: str = "think", seed: int = 0) -> None:
         import copy
 
         from clew.learn.ema import Average
-        from clew.models.tuning import add_adapters
-        from clew.reward.load import prompts
+        from clew.models.tuning import add_adapters, layers_of
 
         self.policy, self.tuning, self.mode = policy, tuning or Tuning(), mode
         plain = cast("PreTrainedModel", policy.model)
         self.model = copy.deepcopy(plain) if self.tuning.lora else plain
         if self.tuning.lora:
             add_adapters(self.model, self.tuning, seed=seed)
+        if self.tuning.gradient_checkpointing:
+            layers_of(self.model)
         self.trained: nn.Module = self.model
         """`model`, or `model` with a value head: what gradients reach."""
-        self.prompt_ids: Callable[[Problem], tuple[int, ...]] = prompts(self.tokenizer, mode)
         self._average = Average(self.model, self.tuning.ema) if self.tuning.ema else None
 
     def add_value_head(self) -> None:
@@ -74,32 +66,26 @@ class Learner:
 
     @property
     def tokenizer(self) -> Any:
-        from clew.models.policy import LocalPolicy
-
-        return self.policy.codec.tokenizer if isinstance(self.policy, LocalPolicy) else self.policy.tokenizer
+        return self.policy.tokenizer
 
     @property
     def end_id(self) -> int:
         """The token that ends a response."""
-        from clew.models.policy import LocalPolicy
-
-        return int(self.policy.codec.end_id if isinstance(self.policy, LocalPolicy) else self.tokenizer.eos_token_id)
+        return self.policy.end_id
 
     @property
     def context(self) -> int:
         """Most tokens that the model reads."""
-        return int(self.model.config.max_position_embeddings)
+        return self.policy.context
+
+    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        """Token ids of the prompt in the mode that is learnt."""
+        return self.policy.prompt_ids(problem, self.mode)
 
     def optimizer(self, *, lr_matrix: float, lr_other: float) -> MuonAdamW:
         """Of everything that learns; AdamW alone, at `lr_other`, for adapters or if it was asked for."""
-        import torch
-
-        from clew.learn.optim import MuonAdamW, make_optimizer
-
-        if self.tuning.optimizer == "muon" and not self.tuning.lora:
-            return make_optimizer(self.trained, lr_matrix=lr_matrix, lr_other=lr_other)
-        learning = [p for p in self.trained.parameters() if p.requires_grad]
-        return MuonAdamW(torch.optim.AdamW(learning, lr=lr_other, betas=(0.9, 0.95), weight_decay=0.0))
+        kind = "adamw" if self.tuning.lora else self.tuning.optimizer
+        return optimizer_of(self.trained, kind, lr_matrix=lr_matrix, lr_other=lr_other)
 
     def logprobs(self, batch: PaddedBatch) -> Tensor:
         """Log-probabilities [batch, time] of the targets, 0 outside their mask; with gradients."""
@@ -130,21 +116,56 @@ class Learner:
 
         Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
         """
-        import torch
+        noted = self.gradient(lengths, loss_of_rows)
+        grad_norm = self.step(
+            optimizer,
+            loss(noted),
+            step=step,
+            multiplier=multiplier,
+            checkpoint=checkpoint,
+            max_grad_norm=max_grad_norm,
+        )
+        return Updated(noted, grad_norm)
 
+    def gradient(
+        self, lengths: Sequence[int], loss_of_rows: Callable[[list[int]], tuple[Tensor, Noted]]
+    ) -> list[Noted]:
+        """Put the gradient of the sum of the losses of micro-batches into what learns; what was noted of each."""
         from clew.learn.gradients import sum_gradients
-        from clew.learn.guard import check_finite
         from clew.models.tuning import recomputing
 
         with recomputing(self.model, self.tuning):
-            noted = sum_gradients(self.trained, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), max_grad_norm).item()
-        check_finite(loss=loss(noted), grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-        optimizer.step(multiplier=multiplier)
-        optimizer.zero_grad()
+            return sum_gradients(self.trained, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
+
+    def step(
+        self,
+        optimizer: MuonAdamW,
+        loss: float,
+        *,
+        step: int,
+        multiplier: float = 1.0,
+        checkpoint: Path | None = None,
+        max_grad_norm: float = 1.0,
+    ) -> float:
+        """Clip and check the gradient that is there, and step; the norm it had. Raises `TrainingDiverged` before."""
+        from clew.learn.guard import guarded_step
+
+        grad_norm = guarded_step(
+            self.trained,
+            optimizer,
+            loss=loss,
+            step=step,
+            multiplier=multiplier,
+            checkpoint=checkpoint,
+            max_grad_norm=max_grad_norm,
+        )
+        self.count_update()
+        return grad_norm
+
+    def count_update(self) -> None:
+        """Take the present weights into their average, if one is kept."""
         if self._average is not None:
             self._average.update()
-        return Updated(noted, grad_norm)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the present weights of everything that learns."""
@@ -185,17 +206,31 @@ class Learner:
 
 
 def load_learner(checkpoint: Path, tuning: Tuning, *, mode: str, seed: int) -> Learner:
-    """The policy at `checkpoint`: a run, a checkpoint of clew or a Hugging Face directory. Raises `InvalidValue`."""
-    from clew.models.policy import LocalPolicy
-    from clew.models.transformers_policy import TransformersPolicy
+    """The policy at `checkpoint`: a run, a checkpoint of clew, a Hugging Face directory or a GGUF file.
+
+    Raises `InvalidValue` for a model whose log-probs cannot be computed from its last states.
+    """
+    from clew.models.any_backbone import check_head
     from clew.recipes.search import foreign, load_any_policy
     from clew.recipes.stage import load_policy
 
-    policy: Any = load_any_policy(str(checkpoint)) if foreign(checkpoint) else load_policy(checkpoint)
-    if not isinstance(policy, LocalPolicy | TransformersPolicy) or checkpoint.suffix == ".gguf":
-        accepted = "a run directory, a checkpoint of clew or a Hugging Face directory"
-        raise InvalidValue("--checkpoint", str(checkpoint), accepted, "choose a model whose weights can be trained")
+    if not foreign(checkpoint):
+        return Learner(load_policy(checkpoint), tuning, mode=mode, seed=seed)
+    policy = cast("Trainable", load_any_policy(str(checkpoint)))
+    check_head(policy.model)
     return Learner(policy, tuning, mode=mode, seed=seed)
+
+
+def optimizer_of(model: nn.Module, kind: Literal["muon", "adamw"], *, lr_matrix: float, lr_other: float) -> MuonAdamW:
+    """Of everything in `model` that learns: Muon and AdamW for its parts, or AdamW alone, at `lr_other`."""
+    import torch
+
+    from clew.learn.optim import MuonAdamW, make_optimizer
+
+    if kind == "muon":
+        return make_optimizer(model, lr_matrix=lr_matrix, lr_other=lr_other)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    return MuonAdamW(torch.optim.AdamW(learning, lr=lr_other, betas=(0.9, 0.95), weight_decay=0.0))
 
 
 def reference_copy(learner: Learner) -> PreTrainedModel:
@@ -267,9 +302,5 @@ def copied(learner: Learner) -> Learner:
     """Another learner that starts from what the policy of `learner` writes with now."""
     import copy
 
-    from clew.models.policy import LocalPolicy
-    from clew.models.transformers_policy import TransformersPolicy
-
-    model: Any = copy.deepcopy(learner.policy.model)
-    kind: Any = LocalPolicy if isinstance(learner.policy, LocalPolicy) else TransformersPolicy
-    return Learner(kind(model, learner.tokenizer), learner.tuning, mode=learner.mode)
+    kind: Any = type(learner.policy)
+    return Learner(kind(copy.deepcopy(learner.policy.model), learner.tokenizer), learner.tuning, mode=learner.mode)

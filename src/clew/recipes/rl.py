@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clew.core.seeds import derive_seed
+from clew.models.tuning import Tuning
 from clew.recipes.rl_algorithms import method_of, resolved_settings
 from clew.recipes.rl_diagnosis import Diagnosis, mismatch_metrics, versions_behind
 from clew.recipes.rl_rollouts import Rollouts, Sampler, rewards_of
@@ -23,12 +24,12 @@ from clew.recipes.rl_settings import Algorithm, PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import Qwen3ForCausalLM
+    from transformers import PreTrainedModel
 
     from clew.core.task import Task
     from clew.core.types import Group, Problem
     from clew.learn.batch import Example
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
     from clew.recipes.rl_learner import Learner
     from clew.recipes.rl_lessons import Lessons
     from clew.recipes.stage import Stage
@@ -38,19 +39,21 @@ EXAMPLES = """
 clew rl --checkpoint runs/sft --out runs/rl
 clew rl --checkpoint runs/sft --out runs/ppo --algorithm ppo --settings.critic.body own
 clew rl --checkpoint runs/sft --out runs/direct --settings.direct 1 --settings.steps 300
+clew rl --checkpoint MODEL --task rg:gsm_symbolic --out runs/open --tuning.lora 8 --tuning.gradient-checkpointing
 """
 
 
-def rl(
+def rl(  # noqa: PLR0913  who learns from what, by name
     settings: PolicyGradient,
     *,
-    policy: LocalPolicy,
+    policy: Trainable,
     task: Task,
     problems: Sequence[Problem],
     seed: int,
     stage: Stage,
+    learner: Learner | None = None,
 ) -> Diagnosis:
-    """Train `policy`'s model in place on its own samples."""
+    """Train `policy`'s model in place on its own samples, by `learner` if it was made before."""
     from clew.learn.baselines import moving_average
     from clew.recipes.rl_learner import make_learner
     from clew.recipes.rl_lessons import Moment, lessons_of
@@ -64,7 +67,7 @@ def rl(
     problems, terms = list(problems), make_terms(settings.reward)
     held_out = watched_problems(task, seed) if settings.watch else []
     looks: list[Look] = []
-    learner = make_learner(settings, method, policy, task)
+    learner = learner or make_learner(settings, method, policy, task)
     sampler = Sampler(
         settings=settings,
         method=method,
@@ -97,7 +100,7 @@ def rl(
         measured = update(learner, found, moment)
         told = {**measured.metrics, **noise, **adapted_kl(learner, found)}
         behind = versions_behind(policy.version, rollouts.version)
-        policy.refresh()
+        learner.own.refresh()
         if method.advantage == "moving-average":
             learner.average = moving_average(learner.average, rewards, valid)
         stage.record(
@@ -118,6 +121,8 @@ def rl(
         )
         if step == settings.steps - 1:
             stage.keep(with_finite_rewards(groups))
+    if learner.own.tuning.ema:
+        learner.own.finish()
     return diagnosis
 
 
@@ -184,19 +189,19 @@ def adapted_kl(learner: Learner, found: Lessons) -> dict[str, float]:
     return told
 
 
-def kl_from(reference: Qwen3ForCausalLM, examples: Sequence[Example]) -> float | None:
+def kl_from(reference: PreTrainedModel, examples: Sequence[Example]) -> float | None:
     """KL divergence of the sampling policy from `reference` in nats a token: the k3 estimate over some samples."""
     import torch
 
     from clew.learn.batch import pad
     from clew.learn.kl import k3
-    from clew.models.forward import token_logprobs
+    from clew.models.any_backbone import target_logprobs
 
     if not examples:
         return None
     batch = pad(examples[:32])
     with torch.no_grad():
-        then = token_logprobs(reference, batch.input_ids, batch.targets, batch.target_mask).logprobs
+        then = target_logprobs(reference, batch.input_ids, batch.targets, batch.target_mask)
     return k3(batch.old_logprobs, then)[batch.target_mask].mean().item()
 
 
@@ -212,7 +217,7 @@ class RLConfig:
     """Reinforcement learning from a checkpoint: policy gradient over verified samples, by any published name."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from."""
+    """Checkpoint or run directory to start from, or a Hugging Face directory."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"
@@ -220,6 +225,9 @@ class RLConfig:
     algorithm: Algorithm | None = None
     """Short for --settings.algorithm: the published name that stands for advantage, loss, aggregation and the rest."""
     settings: PolicyGradient = field(default_factory=PolicyGradient)
+    tuning: Tuning = field(default_factory=Tuning)
+    held_out: int = 500
+    """Held-out problems to measure the result on."""
     seed: int = 0
     """Every random draw derives from it."""
     overwrite: bool = False
@@ -230,24 +238,30 @@ CONFIG = RLConfig
 
 
 def main(config: RLConfig) -> int:
-    from clew.recipes.stage import load_policy, run_alone, training_problems
+    from clew.recipes.learner import load_learner
+    from clew.recipes.rl_learner import make_learner
+    from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
     settings = config.settings if config.algorithm is None else replace(config.settings, algorithm=config.algorithm)
     # What is saved with the run leaves nothing to the name.
     config = replace(config, algorithm=settings.algorithm, settings=resolved_settings(settings))
+    check_settings(config.settings)
     task = make_task(config.task)
-    policy = load_policy(config.checkpoint)
+    own = load_learner(config.checkpoint, config.tuning, mode="think", seed=config.seed)
+    learner = make_learner(config.settings, method_of(config.settings), own.policy, task, own=own)
     problems = training_problems(task, config.seed)
 
     def train(stage: Stage) -> None:
-        diagnosis = rl(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage)
-        diagnosis.write(stage.run)
+        told = {"task": task, "problems": problems, "seed": config.seed, "stage": stage}
+        rl(config.settings, policy=own.policy, learner=learner, **told).write(stage.run)  # type: ignore[arg-type]
 
     return run_alone(
         "rl",
         train,
         config=config,
-        policy=policy,
+        policy=own.policy,
         steps=config.settings.steps,
+        evaluation=Evaluation(problems=config.held_out),
+        beside=own.save_beside,
     )

@@ -1,26 +1,32 @@
-"""What a run of reinforcement learning holds between updates: models, optimisers, and the state of baselines."""
+"""What a run of reinforcement learning holds between updates: models, optimisers, and the state of baselines.
+
+How the policy itself learns (which weights, in what precision) is `clew.recipes.learner`'s business: `Learner.own`.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from clew.core.errors import InvalidValue
+from clew.core.types import Message, Problem
+from clew.recipes import learner as plain
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_settings import PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import Qwen3ForCausalLM, Qwen3ForTokenClassification
+    from transformers import PreTrainedModel
 
     from clew.core.protocols import Scorer
     from clew.core.task import Task
     from clew.learn.batch import Example, PaddedBatch
     from clew.learn.optim import MuonAdamW
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
 
 TOKENS_PER_PASS = 4096
 
@@ -41,11 +47,12 @@ class Learner:
 
     settings: PolicyGradient
     method: Method
-    policy: LocalPolicy
+    own: plain.Learner
+    """The policy, and which of its weights learn in what precision."""
     task: Task
     trained: Trained
-    """The policy's model, or with a shared critic the policy with its value head."""
-    reference: Qwen3ForCausalLM
+    """What gradients reach: the policy's model, its adapters, or with a shared critic the policy with a value head."""
+    reference: PreTrainedModel
     critic: Trained | None = None
     """A value model of its own."""
     implicit: Trained | None = None
@@ -56,52 +63,64 @@ class Learner:
     """Moving average of rewards."""
 
     @property
+    def policy(self) -> Trainable:
+        return self.own.policy
+
+    @property
     def shared_head(self) -> Any:
         """The value head on the policy's body; None without one."""
         return getattr(self.trained.model, "score", None)
 
 
-def make_learner(settings: PolicyGradient, method: Method, policy: LocalPolicy, task: Task) -> Learner:
-    """Everything at its start. Raises `InvalidValue` for a reference of another vocabulary."""
-    from clew.models.shared_value import PolicyWithValue
-    from clew.models.value_head import value_model_of
+def make_learner(
+    settings: PolicyGradient, method: Method, policy: Trainable, task: Task, *, own: plain.Learner | None = None
+) -> Learner:
+    """Everything at its start; `own` says how `policy` learns, None for all weights in float32.
+
+    Raises `InvalidValue` for a reference or reward of another vocabulary, and for what the policy's model cannot do.
+    """
+    from clew.models.any_backbone import classifier_of
+    from clew.models.value_head import LABEL
     from clew.recipes.rl_rollouts import CACHE_BYTES
 
+    own = own or plain.Learner(policy)
+    _check_fits(settings, own)
     has_critic = method.advantage == "gae"
     shared = has_critic and settings.critic.body == "shared"
-    model = PolicyWithValue(policy.model) if shared else policy.model
+    if shared:
+        own.add_value_head()
     learner = Learner(
         settings=settings,
         method=method,
-        policy=policy,
+        own=own,
         task=task,
-        trained=_trained(model, settings),
-        reference=reference_of(settings, policy),
+        trained=Trained(own.trained, own.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)),
+        reference=reference_of(settings, own),
         kl_coefficient=method.kl_coefficient,
         scorer=_scorer(settings.step_credit.process),
     )
     if has_critic and not shared:
-        learner.critic = _trained(value_model_of(policy.model), settings, settings.critic.lr_scale)
+        from transformers import AutoModelForTokenClassification
+
+        critic = classifier_of(policy.model, AutoModelForTokenClassification, label=LABEL)
+        learner.critic = _trained(critic, own, settings, settings.critic.lr_scale)
     if method.advantage == "implicit":
-        learner.implicit = _trained(copy.deepcopy(policy.model), settings, settings.implicit.lr_scale)
+        learner.implicit = _trained(copy.deepcopy(policy.model), own, settings, settings.implicit.lr_scale)
     if method.grows_trees or method.advantage == "step-values":
         policy.remember(CACHE_BYTES)
     return learner
 
 
-def reference_of(settings: PolicyGradient, policy: LocalPolicy) -> Qwen3ForCausalLM:
+def reference_of(settings: PolicyGradient, own: plain.Learner) -> PreTrainedModel:
     """A copy of the policy, or the checkpoint that is asked for. Raises `InvalidValue` if its tokens mean others."""
     from clew.data.checkpoint_files import resolve_checkpoint
-    from clew.models.checkpoint import load_checkpoint
+    from clew.reward.load import load_any
 
     if settings.reference is None:
-        return copy.deepcopy(policy.model).eval()
-    model, tokenizer = load_checkpoint(resolve_checkpoint(settings.reference))
-    if tokenizer.get_vocab() != policy.codec.tokenizer.get_vocab():
-        given = f"{settings.reference}, with {len(tokenizer)} tokens"
-        accepted = f"a checkpoint with the policy's own vocabulary, of {len(policy.codec.tokenizer)} tokens"
-        raise InvalidValue("reference", given, accepted, "take one that the policy was trained from, or leave it out")
-    return model.eval()
+        return plain.reference_copy(own)
+    model, tokenizer = load_any(resolve_checkpoint(settings.reference), "ForCausalLM")
+    plain.same_vocabulary(own.tokenizer, tokenizer, "reference")
+    return model
 
 
 def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]) -> list[Tensor]:
@@ -124,11 +143,19 @@ def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]
     return [found[row] for row in range(len(examples))]
 
 
-def logprobs_under(model: nn.Module, examples: Sequence[Example]) -> list[Tensor]:
-    """Log-probabilities of the tokens of each example that carry loss."""
+def logprobs_under(
+    model: nn.Module,
+    examples: Sequence[Example],
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> list[Tensor]:
+    """Log-probabilities of the tokens of each example that carry loss; passes stand in what `precision` gives."""
     from clew.models.any_backbone import target_logprobs
 
-    return of_tokens(lambda b: target_logprobs(model, b.input_ids, b.targets, b.target_mask), examples)  # type: ignore[arg-type]
+    def read(batch: PaddedBatch) -> Tensor:
+        with precision():
+            return target_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)  # type: ignore[arg-type]
+
+    return of_tokens(read, examples)
 
 
 def critic_values(learner: Learner, examples: Sequence[Example]) -> list[Tensor]:
@@ -138,14 +165,14 @@ def critic_values(learner: Learner, examples: Sequence[Example]) -> list[Tensor]
 
 def values_at(learner: Learner, batch: PaddedBatch) -> Tensor:
     """Values [tokens] before the tokens of `batch` that carry loss, with gradient."""
-    from clew.models.any_backbone import body_states
-    from clew.models.value_head import value_logits
+    from clew.models.any_backbone import body_states, scalar_logits
 
-    if learner.critic is not None:
-        critic: Qwen3ForTokenClassification = learner.critic.model
-        return value_logits(critic, batch.input_ids, batch.target_mask)
-    states = body_states(learner.policy.model, batch.input_ids, batch.target_mask)
-    return learner.shared_head(states)[:, 0]
+    with learner.own.precision():
+        if learner.critic is not None:
+            return scalar_logits(learner.critic.model, batch.input_ids, batch.target_mask)
+        states = body_states(learner.own.model, batch.input_ids, batch.target_mask)
+        values: Tensor = learner.shared_head(states)[:, 0].float()
+        return values
 
 
 def placed(batch: PaddedBatch, tokens: Tensor) -> Tensor:
@@ -155,11 +182,24 @@ def placed(batch: PaddedBatch, tokens: Tensor) -> Tensor:
     return torch.zeros(batch.targets.shape, dtype=tokens.dtype).masked_scatter(batch.target_mask, tokens)
 
 
-def _trained(model: Any, settings: PolicyGradient, scale: float = 1.0) -> Trained:
-    from clew.learn.optim import make_optimizer
+def _trained(model: Any, own: plain.Learner, settings: PolicyGradient, scale: float) -> Trained:
+    """A model beside the policy, all of whose weights learn as the policy's do."""
+    rates = {"lr_matrix": settings.lr_matrix * scale, "lr_other": settings.lr_other * scale}
+    return Trained(model, plain.optimizer_of(model, own.tuning.optimizer, **rates))
 
-    optimizer = make_optimizer(model, lr_matrix=settings.lr_matrix * scale, lr_other=settings.lr_other * scale)
-    return Trained(model, optimizer)
+
+def _check_fits(settings: PolicyGradient, own: plain.Learner) -> None:
+    """Refuse what reads the policy's tokens as others, and modes that its chat format does not have."""
+    from clew.recipes.watch import MODEL
+
+    question = Problem("", "", (Message("user", "1"),))
+    if settings.direct and own.policy.prompt_ids(question, "direct") == own.policy.prompt_ids(question, "think"):
+        accepted = "0: the chat format of this model has one kind of prompt"
+        raise InvalidValue("direct", settings.direct, accepted, "leave it out")
+    process = settings.step_credit.process
+    named = [Path(spec.partition(":")[2]) for spec in settings.reward if spec.partition(":")[0] == MODEL]
+    for path in [*named, *([process] if process is not None else [])]:
+        plain.check_tokens(path, own.tokenizer, f"reward {path}")
 
 
 def _scorer(path: Path | None) -> Scorer | None:

@@ -63,7 +63,8 @@ def lessons_of(learner: Learner, rollouts: Rollouts, rewards: Tensor, valid: Ten
     if not examples:
         return Lessons(lessons=[], tokens=0, sequences=0, account={})
     needs_reference = learner.method.kl != "none" or learner.implicit is not None
-    reference = logprobs_under(learner.reference, examples) if needs_reference else None
+    precision = learner.own.precision
+    reference = logprobs_under(learner.reference, examples, precision) if needs_reference else None
     batch, rollout_tokens = _batch(learner, rollouts, examples, reference, (rewards, valid), moment)
     critic = learner.settings.critic
     advantages, returns = advantages_of(learner.method, batch, gamma=critic.gamma, lam=critic.lam)
@@ -153,7 +154,7 @@ def stops_of(learner: Learner, groups: Sequence[Group]) -> Stops:
     """Ends of the steps of each response of each group."""
     from clew.reward.label_tree import split
 
-    ends, decode = step_ends(learner.settings, learner.task), learner.policy.codec.decode
+    ends, decode = step_ends(learner.settings, learner.task), learner.policy.decode
     tokens = {token for group in groups for t in group.trajectories for token in t.completion.tokens}
     pieces = {token: decode((token,)) for token in tokens}
     return [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clew.core.task import Task
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
     from clew.reward.terms import Term
     from clew.search import SearchOutcome
 
@@ -56,7 +56,7 @@ class Sampler:
 
     settings: PolicyGradient
     method: Method
-    policy: LocalPolicy
+    policy: Trainable
     task: Task
     problems: list[Problem]
     terms: Sequence[Term]
@@ -141,12 +141,12 @@ class Sampler:
 
     def _fitting(self, drawn: list[Problem]) -> tuple[list[Problem], int]:
         """Problems whose prompt and response fit the context, and how many do not."""
-        room = self.policy.engine.context - self.settings.max_tokens
+        room = self.policy.context - self.settings.max_tokens
         fits = [p for p in drawn if len(self.policy.prompt_ids(p, "think")) <= room]
         if drawn and not fits:
             longest = max(len(self.policy.prompt_ids(p, "think")) for p in drawn)
             given = f"{longest} with max_tokens {self.settings.max_tokens}"
-            accepted = f"together at most {self.policy.engine.context} tokens, the model's context"
+            accepted = f"together at most {self.policy.context} tokens, the model's context"
             raise InvalidValue("tokens of the prompts", given, accepted, "lower max_tokens or shorten the prompts")
         if len(fits) < len(drawn):
             print(f"clew: {len(drawn) - len(fits)} problems left out: prompts too long to be answered", file=sys.stderr)
@@ -154,7 +154,7 @@ class Sampler:
 
 
 def sample_modes(
-    settings: PolicyGradient, problems: Sequence[Problem], policy: LocalPolicy, task: Task, *, seed: int, stage: str
+    settings: PolicyGradient, problems: Sequence[Problem], policy: Trainable, task: Task, *, seed: int, stage: str
 ) -> tuple[list[Group], list[str]]:
     """Groups of judged samples, a share of them answered directly, and the mode of each group."""
     from clew.evaluate import sample_groups

@@ -45,7 +45,8 @@ def tree_lessons(learner: Learner, rollouts: Rollouts) -> Lessons:
                 lessons.append(lesson)
     sequences = account["learnt"] + account["without_advantage"]
     if learner.method.kl != "none" and lessons:
-        reference = logprobs_under(learner.reference, [lesson.example for lesson in lessons])
+        examples = [lesson.example for lesson in lessons]
+        reference = logprobs_under(learner.reference, examples, learner.own.precision)
         lessons = [replace(lesson, reference=own) for lesson, own in zip(lessons, reference, strict=True)]
     return Lessons(lessons=lessons, tokens=tokens, sequences=sequences, account=account)
 

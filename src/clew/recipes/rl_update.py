@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_credit import Lesson
@@ -111,6 +111,7 @@ def _one_update(
     noted = gradient(learner, lessons, old, weights, counts)
     loss, entropy, clipped = (sum(values) for values in list(zip(*noted, strict=True))[:3])
     grad_norm = _step(learner, learner.trained, loss, moment)
+    learner.own.count_update()
     metrics = {"loss": loss, "grad_norm": grad_norm, "entropy": entropy, "clipped": clipped}
     if learner.critic is not None:
         metrics |= _critic_update(learner, learner.critic, lessons, counts, moment)
@@ -119,16 +120,17 @@ def _one_update(
 
 def _step(learner: Learner, trained: Trained, loss: float, moment: Moment) -> float:
     """Clip and check the gradient that is there, and step; the norm it had."""
-    import torch
+    from clew.learn.guard import guarded_step
 
-    from clew.learn.guard import check_finite
-
-    model, optimizer = trained.model, trained.optimizer
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), learner.settings.max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=moment.step, checkpoint=moment.checkpoint)
-    optimizer.step(multiplier=moment.multiplier)
-    optimizer.zero_grad()
-    return grad_norm
+    return guarded_step(
+        trained.model,
+        trained.optimizer,
+        loss=loss,
+        step=moment.step,
+        multiplier=moment.multiplier,
+        checkpoint=moment.checkpoint,
+        max_grad_norm=learner.settings.max_grad_norm,
+    )
 
 
 def gradient(
@@ -142,7 +144,6 @@ def gradient(
     import torch
 
     from clew.learn.batch import pad
-    from clew.learn.gradients import sum_gradients
 
     settings, method = learner.settings, learner.method
 
@@ -176,24 +177,24 @@ def gradient(
         return part, Noted(part.item(), entropy, clipped / counts.own_tokens, rows, [p.detach() for p in pieces])
 
     lengths = [lesson.example.length for lesson in lessons]
-    return sum_gradients(learner.trained.model, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
+    return learner.own.gradient(lengths, loss_of_rows)
 
 
 def read(learner: Learner, batch: PaddedBatch) -> Now:
     """One pass of the policy; with a head of its own for values where there is one on its body."""
-    from clew.models.any_backbone import body_states
-    from clew.models.chunked_logprobs import chunked_logprobs
+    from clew.models.any_backbone import body_states, logprobs_of_states, plain_qwen3
     from clew.models.forward import token_logprobs
 
-    policy = learner.policy.model
+    model: Any = learner.own.model
     head = learner.shared_head
-    if head is None and not learner.settings.entropy_bonus:
-        logprobs, entropies = token_logprobs(policy, batch.input_ids, batch.targets, batch.target_mask)
-        return Now(logprobs, entropies, None)
-    states = body_states(policy, batch.input_ids, batch.target_mask)
-    said = chunked_logprobs(states, policy.lm_head.weight, batch.targets[batch.target_mask])
-    values = None if head is None else placed(batch, head(states)[:, 0])
-    return Now(placed(batch, said.logprobs), placed(batch, said.entropies), values)
+    with learner.own.precision():
+        if head is None and not learner.settings.entropy_bonus and plain_qwen3(model):
+            logprobs, entropies = token_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)
+            return Now(logprobs, entropies, None)
+        states = body_states(model, batch.input_ids, batch.target_mask)
+        said = logprobs_of_states(model, states, batch.targets[batch.target_mask])
+        values = None if head is None else placed(batch, head(states)[:, 0].float())
+        return Now(placed(batch, said.logprobs), placed(batch, said.entropies), values)
 
 
 def _clipped(method: Method, logprobs: Tensor, old: Tensor, mask: Tensor) -> float:
@@ -220,6 +221,7 @@ def _critic_update(
 
     from clew.learn.batch import pad
     from clew.learn.gradients import sum_gradients
+    from clew.models.tuning import recomputing
 
     def loss_of_rows(rows: list[int]) -> tuple[Tensor, float]:
         batch = pad([lessons[row].example for row in rows])
@@ -230,7 +232,8 @@ def _critic_update(
         return part, part.item()
 
     lengths = [lesson.example.length for lesson in lessons]
-    loss = sum(sum_gradients(critic.model, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS))
+    with recomputing(critic.model, learner.own.tuning):
+        loss = sum(sum_gradients(critic.model, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS))
     _step(learner, critic, loss, moment)
     return {"value_loss": loss}
 
@@ -246,7 +249,8 @@ def old_and_weights(learner: Learner, lessons: Sequence[Lesson]) -> tuple[list[T
     sampled = [learnt_logprobs(lesson) for lesson in lessons]
     if learner.method.correction == "none":
         return sampled, None
-    trainer = logprobs_under(learner.policy.model, [lesson.example for lesson in lessons])
+    examples = [lesson.example for lesson in lessons]
+    trainer = logprobs_under(learner.own.model, examples, learner.own.precision)
     weights = [
         correction(learner.method, learner.settings, ours[None], theirs[None], lesson.advantages[None])[0]
         for ours, theirs, lesson in zip(trainer, sampled, lessons, strict=True)

@@ -187,7 +187,7 @@ def load_any_policy(checkpoint: str) -> Policy:
 
 def foreign(path: Path) -> bool:
     """Whether clew did not make the model at `path`: a GGUF file, a Hugging Face directory without checksums, or one
-    that clew trained and whose chat format is another's."""
+    that clew trained and whose class or chat format is another's."""
     from clew.data.checkpoint_files import CHECKPOINTS, CHECKSUMS, resolve_checkpoint
     from clew.initialize.chat import CHAT_TEMPLATE
 
@@ -201,7 +201,7 @@ def foreign(path: Path) -> bool:
         return False
     template = path / "chat_template.jinja"
     other_chat = template.is_file() and template.read_text(encoding="utf-8") != CHAT_TEMPLATE
-    return kind is not None and (other_chat or not (path / CHECKSUMS).exists())
+    return kind is not None and (kind != "qwen3" or other_chat or not (path / CHECKSUMS).exists())
 
 
 def _remote(address: str) -> Policy:

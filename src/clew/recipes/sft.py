@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
-from clew.initialize.countdown_traces import TraceStyle
+from clew.initialize.countdown_traces import TraceStyle, thinking_words
+from clew.models.tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +18,15 @@ if TYPE_CHECKING:
     from clew.core.task import Task
     from clew.core.types import Problem
     from clew.learn.batch import Example
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
+    from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
+    from clew.tasks import Countdown
 
 EXAMPLES = """
 clew sft --checkpoint runs/base --out runs/sft
 clew sft --checkpoint runs/base --out runs/direct --settings.direct 1
+clew sft --checkpoint MODEL --out runs/open --tuning.lora 16 --settings.rows 8
 """
 BATCHES_SORTED = 8
 """So many batches are written at once and divided by length."""
@@ -48,19 +53,29 @@ class Sft:
     style: TraceStyle = field(default_factory=TraceStyle)
 
 
-def sft(
-    settings: Sft, *, policy: LocalPolicy, task: Task, problems: Sequence[Problem], seed: int, stage: Stage
+def sft(  # noqa: PLR0913  who learns from what, by name
+    settings: Sft,
+    *,
+    policy: Trainable,
+    task: Task,
+    problems: Sequence[Problem],
+    seed: int,
+    stage: Stage,
+    learner: Learner | None = None,
 ) -> None:
-    """Train `policy`'s model in place on written solutions of `problems`; the prompt carries no loss."""
-    from clew.learn.clone import clone
-    from clew.learn.optim import make_optimizer
-    from clew.learn.schedule import warmup_stable_decay
-    from clew.recipes.examples import countdown_of, demonstrable, demonstration_batch
+    """Train `policy`'s model in place on written solutions of `problems`; the prompt carries no loss.
 
-    world = countdown_of(task)
+    `learner` says how `policy` learns, None for all weights in float32.
+    """
+    from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.cloning import clone_step
+    from clew.recipes.examples import countdown_of, demonstrable, demonstration_batch
+    from clew.recipes.learner import Learner
+
+    world, learner = countdown_of(task), learner or Learner(policy)
     problems = demonstrable(problems)
     rng = random.Random(derive_seed(seed, "sft"))
-    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    optimizer = learner.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     decay = settings.steps * 2 // 5
     batches: list[list[Example]] = []
     for step in range(settings.steps):
@@ -71,9 +86,26 @@ def sft(
             rng.shuffle(batches)
         examples = batches.pop()
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
-        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
-        stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
-    policy.refresh()
+        told = clone_step(learner, optimizer, examples, step=step, multiplier=rate, stage=stage)
+        stage.record(step, tokens=sum(example.num_learnt for example in examples), **told, lr=rate)
+    learner.finish()
+
+
+def check_writes(policy: Trainable, task: Countdown, problems: Sequence[Problem], settings: Sft, seed: int) -> None:
+    """Refuse a policy whose tokens cannot say what a written solution says, or whose context is too short for some."""
+    from clew.core.types import State
+    from clew.recipes.examples import demonstrable, demonstration_batch
+    from clew.recipes.learner import check_fits
+
+    rng = random.Random(derive_seed(seed, "written"))
+    examples = demonstration_batch(policy, task, demonstrable(problems), rng, rows=settings.rows, settings=settings)
+    check_fits(examples, policy.context)
+    numbers, target = problems[0].metadata["numbers"], problems[0].metadata["target"]
+    words = " ".join(thinking_words(list(numbers), target, rng, settings.style))
+    said = policy.text(State(problems[0], policy.response_ids(words)))
+    if said != words:
+        accepted = f"a tokenizer that can write the words of a solution, such as {words[:60]!r}"
+        raise InvalidValue("--checkpoint, whose tokens say", said[:60], accepted, "choose another model")
 
 
 def similar_lengths(examples: Sequence[Example], rows: int) -> list[list[Example]]:
@@ -95,12 +127,15 @@ class SftConfig:
     """Fine-tune a checkpoint on written solutions that show reasoning behaviours."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from."""
+    """Checkpoint or run directory to start from, or a Hugging Face directory."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"
     """Task and its settings."""
     settings: Sft = field(default_factory=Sft)
+    tuning: Tuning = field(default_factory=Tuning)
+    held_out: int = 500
+    """Held-out problems to measure the result on."""
     seed: int = 0
     """Every random draw derives from it."""
     overwrite: bool = False
@@ -112,16 +147,23 @@ CONFIG = SftConfig
 
 def main(config: SftConfig) -> int:
     from clew.recipes.examples import countdown_of
-    from clew.recipes.stage import load_policy, run_alone, training_problems
+    from clew.recipes.learner import load_learner
+    from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
+    settings, seed = config.settings, config.seed
+    check_settings(settings)
     task = countdown_of(make_task(config.task))
-    policy = load_policy(config.checkpoint)
-    problems = training_problems(task, config.seed)
+    learner = load_learner(config.checkpoint, config.tuning, mode="think", seed=seed)
+    policy, problems = learner.policy, training_problems(task, seed)
+    check_writes(policy, task, problems, settings, seed)
+    told = {"policy": policy, "task": task, "problems": problems, "seed": seed, "learner": learner}
     return run_alone(
         "sft",
-        lambda stage: sft(config.settings, policy=policy, task=task, problems=problems, seed=config.seed, stage=stage),
+        lambda stage: sft(settings, stage=stage, **told),  # type: ignore[arg-type]
         config=config,
         policy=policy,
-        steps=config.settings.steps,
+        steps=settings.steps,
+        evaluation=Evaluation(problems=config.held_out),
+        beside=learner.save_beside,
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clew.core.task import Split, Task
     from clew.data.run import RunDirectory
     from clew.models.policy import LocalPolicy
-    from clew.models.transformers_policy import TransformersPolicy
+    from clew.models.trainable import Trainable
 
 MISTAKE_WORDS = frozenset({"no", "back"})
 """A response without them answers with its first attempt."""
@@ -100,7 +100,7 @@ def load_policy(path: Path) -> LocalPolicy:
 
 
 def save_policy(
-    policy: LocalPolicy | TransformersPolicy,
+    policy: Trainable,
     run: RunDirectory,
     name: str,
     beside: Callable[[Path], None] | None = None,
@@ -111,13 +111,10 @@ def save_policy(
     """
     from clew.models.checkpoint import save_checkpoint
     from clew.models.sound import check_sound
-    from clew.models.policy import LocalPolicy
 
-    tokenizer: Any = policy.codec.tokenizer if isinstance(policy, LocalPolicy) else policy.tokenizer
-    model: Any = policy.model
     check_sound(policy.model)
     with run.writing_checkpoint(name) as directory:
-        save_checkpoint(model, tokenizer, directory)
+        save_checkpoint(policy.model, policy.tokenizer, directory)
         if beside is not None:
             beside(directory)
 
@@ -265,7 +262,7 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     train: Callable[[Stage], None],
     *,
     config: Any,
-    policy: LocalPolicy | TransformersPolicy,
+    policy: Trainable,
     steps: float,
     evaluation: Evaluation | None = None,
     beside: Callable[[Path], None] | None = None,
@@ -284,6 +281,7 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     settings = evaluation or Evaluation()
     most = min(settings.problems, count_problems(task, "test") or settings.problems)
     held_out = task.problems("test", most, derive_seed(config.seed, "held out"))
+    settings = with_room(settings, policy, held_out)
     # Last, so that whatever can be refused leaves no directory behind.
     run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
     progress = Progress({name: 1.0})
@@ -302,6 +300,18 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     print_stages(summary, _console())
     print(report)
     return 0
+
+
+def with_room(settings: Evaluation, policy: Trainable, problems: Sequence[Problem]) -> Evaluation:
+    """`settings` with as many tokens of a response as the policy's context has room for after every prompt.
+
+    Raises `InvalidValue` where it has none.
+    """
+    longest = max((len(policy.prompt_ids(problem, "think")) for problem in problems), default=0)
+    if longest >= policy.context:
+        accepted = f"fewer than {policy.context}, the model's context"
+        raise InvalidValue("tokens of a prompt", longest, accepted, "choose a task or model with room for a response")
+    return replace(settings, max_tokens=min(settings.max_tokens, policy.context - longest))
 
 
 def write_summary(

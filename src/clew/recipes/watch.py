@@ -15,11 +15,11 @@ from clew.core.errors import InvalidValue
 from clew.core.types import Group, Sampling
 
 if TYPE_CHECKING:
-    from transformers import Qwen3ForCausalLM
+    from transformers import PreTrainedModel
 
     from clew.core.task import Task
     from clew.core.types import Problem
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
     from clew.reward.overoptimisation import Look
     from clew.reward.terms import Term
 
@@ -57,8 +57,8 @@ def watched_problems(task: Task, seed: int) -> list[Problem]:
 
 
 def take_look(  # noqa: PLR0913  whom to look at, on what, and how
-    policy: LocalPolicy,
-    reference: Qwen3ForCausalLM,
+    policy: Trainable,
+    reference: PreTrainedModel,
     task: Task,
     problems: Sequence[Problem],
     terms: Sequence[Term],
@@ -83,13 +83,13 @@ def take_look(  # noqa: PLR0913  whom to look at, on what, and how
     )
 
 
-def response_kl(policy: LocalPolicy, reference: Qwen3ForCausalLM, groups: Sequence[Group], mode: str) -> float:
+def response_kl(policy: Trainable, reference: PreTrainedModel, groups: Sequence[Group], mode: str) -> float:
     """KL divergence from `reference` of the policy that sampled `groups`, nats a response: k3 summed over tokens."""
     import torch
 
     from clew.learn.batch import micro_batches, pad
     from clew.learn.kl import k3
-    from clew.models.forward import token_logprobs
+    from clew.models.any_backbone import target_logprobs
     from clew.recipes.examples import sampled
 
     examples = [sampled(policy, t, mode) for group in groups for t in group.trajectories]
@@ -97,7 +97,7 @@ def response_kl(policy: LocalPolicy, reference: Qwen3ForCausalLM, groups: Sequen
     for rows in micro_batches([example.length for example in examples], 4096):
         batch = pad([examples[row] for row in rows])
         with torch.no_grad():
-            then = token_logprobs(reference, batch.input_ids, batch.targets, batch.target_mask).logprobs
+            then = target_logprobs(reference, batch.input_ids, batch.targets, batch.target_mask)
         total += k3(batch.old_logprobs, then)[batch.target_mask].sum().item()
     return total / len(examples)
 
