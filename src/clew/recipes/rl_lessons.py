@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from clew.learn.batch import Example
 
 Stops = list[list[list[int]]]
+ROUNDING = 1e-4
+"""Nats of a token."""
 
 
 @final
@@ -84,6 +86,14 @@ def lessons_of(learner: Learner, rollouts: Rollouts, rewards: Tensor, valid: Ten
     return Lessons(lessons=lessons, tokens=tokens, sequences=sequences, account=account, rollout_tokens=rollout_tokens)
 
 
+def _beyond_rounding(away: Tensor) -> Tensor:
+    """`away` where sampler and reference disagree by more than two computations of one number do: optimisers make
+    full steps of whatever is left when all rewards are equal."""
+    import torch
+
+    return torch.where(away.abs() < ROUNDING, 0.0, away)
+
+
 def _lesson(
     batch: Batch,
     at: int,
@@ -127,7 +137,7 @@ def _batch(
     parts: dict[str, Tensor] = {}
     if method.kl == "k1-reward" and reference is not None:
         old = [torch.tensor(example.logprobs) for example in examples]
-        away = [k1(ours, theirs) for ours, theirs in zip(old, reference, strict=True)]
+        away = [_beyond_rounding(k1(ours, theirs)) for ours, theirs in zip(old, reference, strict=True)]
         parts["penalty"] = learner.kl_coefficient * padded(away, shape)
     stops: Stops = []
     if learner.scorer is not None or method.advantage == "step-values":
