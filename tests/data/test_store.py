@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def groups(draw: st.DrawFn) -> Group:
             prompt_tokens_reread=COUNT,
             entropies=st.none() | FLOATS,
             certainties=st.none() | FLOATS,
+            pieces=st.lists(st.tuples(TEXT, COUNT), max_size=3).map(tuple),
         ),
         step_rewards=FLOATS,
         provenance=st.builds(Provenance, TEXT, st.none() | COUNT, TEXT),
@@ -194,6 +196,20 @@ def test_files_that_are_no_store_are_told_in_three_parts(tmp_path: Path) -> None
         with pytest.raises(RunDirectoryError, match=told) as caught:
             TrajectoryStore(tmp_path / name)
         assert "accepted:" in str(caught.value) and "what to do:" in str(caught.value)
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    with TrajectoryStore(tmp_path / "s") as store:
+        store.add("rl", [simple("old", 1)])
+    with sqlite3.connect(tmp_path / "s") as db:
+        db.executescript("ALTER TABLE trajectories DROP COLUMN pieces; PRAGMA user_version = 2;")
+    db.close()
+    (one,) = simple("new", 1).trajectories
+    new = replace(one, completion=replace(one.completion, policy_version="p+2", pieces=(("p+1", 2), ("p+2", 1))))
+    with TrajectoryStore(tmp_path / "s") as store:
+        store.add("rl", [replace(simple("new", 1), trajectories=(new,))])
+    with TrajectoryStore(tmp_path / "s") as store:
+        assert list(store.groups("rl")) == [simple("old", 1), replace(simple("new", 1), trajectories=(new,))]
 
 
 def test_a_full_disk_is_told_and_rolls_back(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ class Completion:
     certainties: tuple[float, ...] | None = None
     """Per token, self-certainty: KL divergence of that distribution from the uniform one, KL(uniform || p), in nats
     (arXiv 2502.18581); None unless `Sampling.statistics` asked for them."""
+    pieces: tuple[tuple[str, int], ...] = ()
+    """Versions and numbers of tokens, where several versions wrote on; the last of them is `policy_version`."""
 
 
 class Outcome(StrEnum):

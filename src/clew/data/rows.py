@@ -61,6 +61,8 @@ class TrajectoryRow(NamedTuple):
     strategy: str
     node: int | None
     provenance_stage: str
+    pieces: str | None
+    """None where one version of the policy wrote all of it."""
 
 
 class ProblemRow(NamedTuple):
@@ -127,6 +129,7 @@ def encode_trajectory(trajectory: Trajectory) -> TrajectoryRow:
         strategy=trajectory.provenance.strategy,
         node=trajectory.provenance.node,
         provenance_stage=trajectory.provenance.stage,
+        pieces=json.dumps(completion.pieces) if completion.pieces else None,
     )
 
 
@@ -160,6 +163,7 @@ def decode_trajectory(problem: Problem, row: TrajectoryRow) -> Trajectory:
             prompt_tokens_reread=row.prompt_tokens_reread,
             entropies=None if row.entropies is None else unpack_floats(row.entropies),
             certainties=None if row.certainties is None else unpack_floats(row.certainties),
+            pieces=() if row.pieces is None else tuple((version, count) for version, count in json.loads(row.pieces)),
         ),
         step_rewards=unpack_floats(row.step_rewards),
         provenance=Provenance(row.strategy, row.node, row.provenance_stage),

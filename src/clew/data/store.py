@@ -20,7 +20,9 @@ from clew.data.rows import (
     encode_trajectory,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_SINCE = {2: "ALTER TABLE trajectories ADD COLUMN pieces"}
+"""What brings a store of an earlier version to the next one."""
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free some space on that disk, then resume the run",
     sqlite3.SQLITE_READONLY: "change its permissions, or choose another place",
@@ -110,7 +112,7 @@ class TrajectoryStore:
 
     def _open(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
+        if version not in (0, *_SINCE, SCHEMA_VERSION):
             raise RunDirectoryError(
                 f"{self.path} has store version {version}",
                 f"version {SCHEMA_VERSION}",
@@ -121,6 +123,16 @@ class TrajectoryStore:
             self._db.execute(f"PRAGMA {pragma}")
         if version == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        elif version in _SINCE:
+            self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        with self._transaction():
+            # Another process may have been quicker.
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for earlier in range(version, SCHEMA_VERSION):
+                self._db.execute(_SINCE[earlier])
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _insert(self, stage: str, group: Group) -> None:
         problem_key = self._problem_key(group.problem)

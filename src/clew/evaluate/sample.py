@@ -61,7 +61,7 @@ def sample_groups(  # noqa: PLR0913  what to sample and how to draw, all but thr
         tokens = sum(len(completion.tokens) for completion in completions)
         second_per_token = seconds / max(tokens, 1)
         trajectories = [
-            _judged(prompt, completion, policy, judge, second_per_token=second_per_token, stage=stage)
+            judged(prompt, completion, policy, judge, seconds=second_per_token * len(completion.tokens), stage=stage)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         groups += [Group(problem, tuple(trajectories[at * n : (at + 1) * n])) for at, problem in enumerate(chunk)]
@@ -70,13 +70,13 @@ def sample_groups(  # noqa: PLR0913  what to sample and how to draw, all but thr
     return groups
 
 
-def _judged(
-    prompt: Prompt, completion: Completion, policy: Policy, judge: MemoJudge, *, second_per_token: float, stage: str
+def judged(
+    prompt: Prompt, completion: Completion, policy: Policy, judge: MemoJudge, *, seconds: float, stage: str
 ) -> Trajectory:
+    """A response as a trajectory: `completion` after the state of `prompt`, judged."""
     state = prompt.state.extend(completion)
     text = policy.text(state)
     verdict = judge.verify(state.problem, text)
-    seconds = second_per_token * len(completion.tokens)
     return Trajectory(
         state=state,
         text=text,

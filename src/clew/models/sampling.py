@@ -16,16 +16,28 @@ from torch import Tensor
 
 from clew.core.types import Sampling
 
+_SEED, _NEXT = 0xD1342543DE82EF95, 0x9E3779B97F4A7C15
+"""What a seed and a position are multiplied by; both odd."""
+
 
 def uniforms(seeds: Sequence[int], count: int) -> NDArray[np.float32]:
     """Numbers in [0, 1), [len(seeds), count]: SplitMix64 (Steele et al. 2014) of seed and position."""
     with np.errstate(over="ignore"):
-        state = np.asarray(seeds, dtype=np.uint64)[:, None] * np.uint64(0xD1342543DE82EF95)
-        x = state + np.arange(1, count + 1, dtype=np.uint64)[None, :] * np.uint64(0x9E3779B97F4A7C15)
+        state = np.asarray(seeds, dtype=np.uint64)[:, None] * np.uint64(_SEED)
+        x = state + np.arange(1, count + 1, dtype=np.uint64)[None, :] * np.uint64(_NEXT)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
     return (x >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def stream_after(seed: int, count: int) -> int:
+    """The seed whose stream is that of `seed` without its first `count` numbers: for a response that is continued.
+
+    >>> bool((uniforms([stream_after(5, 3)], 4)[0] == uniforms([5], 7)[0, 3:]).all())
+    True
+    """
+    return (seed + count * _NEXT * pow(_SEED, -1, 1 << 64)) % (1 << 64)
 
 
 class Draw(NamedTuple):

@@ -19,6 +19,7 @@ from clew.core.seeds import derive_seed
 from clew.models.tuning import Tuning
 from clew.recipes.rl_algorithms import method_of, resolved_settings
 from clew.recipes.rl_diagnosis import Diagnosis, mismatch_metrics, versions_behind
+from clew.recipes.rl_partial import age_metrics
 from clew.recipes.rl_rollouts import Rollouts, Sampler, rewards_of
 from clew.recipes.rl_settings import Algorithm, PolicyGradient
 
@@ -99,7 +100,7 @@ def rl(  # noqa: PLR0913  who learns from what, by name
         noise = noise_metrics(learner, found, moment)
         measured = update(learner, found, moment)
         told = {**measured.metrics, **noise, **adapted_kl(learner, found)}
-        behind = versions_behind(policy.version, rollouts.version)
+        behind, ages = versions_behind(policy.version, rollouts.version), age_metrics(policy.version, rollouts)
         learner.own.refresh()
         if method.advantage == "moving-average":
             learner.average = moving_average(learner.average, rewards, valid)
@@ -115,12 +116,14 @@ def rl(  # noqa: PLR0913  who learns from what, by name
             unscored=1.0 - valid.float().mean().item() if valid.numel() else 0.0,
             lr=moment.multiplier,
             behind=behind if settings.asynchronous else None,
+            **ages,
             **told,
             **mismatch_metrics(measured.mismatch, measured.tokens),
             **diagnosis.see(step, rollouts, found, measured.metrics),
         )
         if step == settings.steps - 1:
             stage.keep(with_finite_rewards(groups))
+    diagnosis.say_what_waits()
     if learner.own.tuning.ema:
         learner.own.finish()
     return diagnosis
@@ -154,14 +157,14 @@ def mean_length(groups: Sequence[Group]) -> float | None:
     return sum(lengths) / len(lengths) if lengths else None
 
 
-def dropped_share(rollouts: Rollouts, found: Lessons, rewards: Tensor, valid: Tensor) -> float:
-    """Share of the groups that were sampled, rejected ones too, that teach nothing."""
+def dropped_share(rollouts: Rollouts, found: Lessons, rewards: Tensor, valid: Tensor) -> float | None:
+    """Share of the groups that were sampled, rejected ones too, that teach nothing; None if none has ended yet."""
     from clew.learn.advantages import informative
 
     if rollouts.trees:
         return 1.0 - len({lesson.group for lesson in found.lessons}) / len(rollouts.trees)
     if not rollouts.groups:
-        return 1.0
+        return 1.0 if rollouts.waiting is None or rollouts.rejected else None
     if not rollouts.rejected:
         return 1.0 - informative(rewards, valid).float().mean().item()
     kept = int(informative(rewards, valid).sum())

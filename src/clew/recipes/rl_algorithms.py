@@ -17,6 +17,8 @@ COMPARING = frozenset({"centred", "normalised", "leave-one-out", "whitened-basel
 """Advantages that compare the samples of a group with one another."""
 TREES = frozenset({"tree-parent", "tree-siblings", "tree-root"})
 """Advantages of the steps of a search tree."""
+WHOLE = frozenset({"greedy", "step-values"})
+"""Advantages that need whole responses beside the samples: greedy ones, or roll-outs."""
 
 
 @final
@@ -76,7 +78,8 @@ def method_of(settings: PolicyGradient) -> Method:
     """The algorithm with what the settings have in its place. Raises `InvalidValue` for parts that do not fit."""
     chosen = {name: value for name in Method.__dataclass_fields__ if (value := getattr(settings, name)) is not None}
     named = ALGORITHMS[settings.algorithm]
-    if settings.asynchronous and named.correction == "none":
+    in_pieces = settings.partial is not None and settings.partial < settings.max_tokens
+    if (settings.asynchronous or in_pieces) and named.correction == "none":
         chosen = {"correction": "truncated"} | chosen
     if chosen.get("kl", "none") != "none" and named.kl == "none":
         chosen = {"kl_coefficient": KL_COEFFICIENT} | chosen
@@ -100,9 +103,26 @@ def _check(settings: PolicyGradient, method: Method) -> None:
         raise InvalidValue("clip_low", method.clip_low, "at most 1: a ratio falls to 0 at most", "use 1 for no bound")
     if method.grows_trees:
         _check_tree(settings, method)
+    _check_partial(settings, method)
     for name in ("epochs", "minibatches", "draws"):
         if getattr(method, name) < 1:
             raise InvalidValue(name, getattr(method, name), "an integer of at least 1", "raise it")
+
+
+def _check_partial(settings: PolicyGradient, method: Method) -> None:
+    """Whatever needs whole responses of one policy beside the samples has none that could be written in pieces."""
+    for name in ("partial", "most_behind"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InvalidValue(name, value, "an integer of at least 1", "raise it, or leave it out")
+    if settings.partial is None:
+        if settings.most_behind is not None:
+            accepted = "nothing where responses are sampled whole"
+            raise InvalidValue("most_behind", settings.most_behind, accepted, "set partial too, or leave it out")
+        return
+    if method.grows_trees or method.advantage in WHOLE:
+        accepted = f"nothing with the advantage {method.advantage}, which samples whole responses at every update"
+        raise InvalidValue("partial", settings.partial, accepted, "leave it out, or use another advantage")
 
 
 def _check_tree(settings: PolicyGradient, method: Method) -> None:

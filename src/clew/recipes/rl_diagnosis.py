@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clew.data.run import RunDirectory
     from clew.learn.mismatch import Mismatch
     from clew.recipes.rl_lessons import Lessons
+    from clew.recipes.rl_partial import Waiting
     from clew.recipes.rl_rollouts import Rollouts
 
 ACCOUNT, ODD = "rl_account.json", "rl_odd_samples.json"
@@ -116,7 +117,7 @@ class Diagnosis:
         groups = [*rollouts.groups, *rollouts.rejected]
         flat = [t for group in groups for t in group.trajectories]
         self._count(rollouts, found, updated=bool(measured))
-        self._say_if_idle(step, found, updated=bool(measured))
+        self._say_if_idle(step, rollouts, found, updated=bool(measured))
         if not flat:
             return {}
         now = {
@@ -145,12 +146,36 @@ class Diagnosis:
         self.totals["samples_rejected"] += rejected
         for name, count in found.account.items():
             self.totals[f"samples_{name}"] += count
+        if rollouts.waiting is not None:
+            self._count_pieces(rollouts, rollouts.waiting, found)
 
-    def _say_if_idle(self, step: int, found: Lessons, *, updated: bool) -> None:
+    def _count_pieces(self, rollouts: Rollouts, waiting: Waiting, found: Lessons) -> None:
+        """Samples and groups are all that were begun; tokens by what became of their samples."""
+        totals = self.totals
+        totals["tokens_sampled"] += rollouts.tokens
+        totals["tokens_rejected"] += sum(len(t.completion.tokens) for g in rollouts.rejected for t in g.trajectories)
+        for name, count in found.tokens_account.items():
+            totals[f"tokens_{name}"] += count
+        for name in ("groups", "samples", "tokens"):
+            now, dropped = getattr(waiting, name), getattr(waiting, f"{name}_dropped")
+            if name != "tokens":
+                totals[name] += dropped + now - totals[f"{name}_waiting"]
+            totals[f"{name}_dropped"] += dropped
+            totals[f"{name}_waiting"] = now
+
+    def say_what_waits(self) -> None:
+        """At the end of a run: what was sampled and never learnt from, because it had not ended."""
+        waits = {name: self.totals[f"{name}_waiting"] for name in ("groups", "samples", "tokens")}
+        if waits["groups"]:
+            told = ", ".join(f"{count} {name}" for name, count in waits.items())
+            print(f"clew: left in the pool of partial responses at the end, not learnt from: {told}", file=sys.stderr)
+
+    def _say_if_idle(self, step: int, rollouts: Rollouts, found: Lessons, *, updated: bool) -> None:
         # Where a penalty or a bonus acts there is an update without any advantage.
         self.idle = 0 if updated and found.account.get("learnt") else self.idle + 1
         if self.idle % SILENT == 1:
-            where = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.account.items() if count)
+            fates = found.account | {"still being written": rollouts.waiting.samples if rollouts.waiting else 0}
+            where = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in fates.items() if count)
             print(f"clew: nothing to learn from at step {step}: {where or 'no samples'}", file=sys.stderr)
 
     def _note_odd(self, step: int, flat: Sequence[Trajectory]) -> None:
@@ -223,6 +248,7 @@ def _shown(step: int, trajectory: Trajectory, why: str, oddness: float) -> dict[
         "problem_id": trajectory.state.problem.id,
         "prompt": trajectory.state.problem.prompt[-1].content if trajectory.state.problem.prompt else "",
         "text": trajectory.text,
+        **({"pieces": trajectory.completion.pieces} if trajectory.completion.pieces else {}),
         "reward": trajectory.reward.value,
         "parts": dict(trajectory.reward.parts),
         "outcome": trajectory.verdict.outcome.value,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -39,6 +39,8 @@ class Lessons:
     """Their number."""
     account: dict[str, int]
     """Samples by what became of them; they add up to those of the batch."""
+    tokens_account: dict[str, int] = field(default_factory=dict)
+    """Their tokens; empty for trees."""
     rollout_tokens: int = 0
     """Sampled to value steps."""
 
@@ -71,6 +73,7 @@ def lessons_of(learner: Learner, rollouts: Rollouts, rewards: Tensor, valid: Ten
     critic = learner.settings.critic
     advantages, returns = advantages_of(learner.method, batch, gamma=critic.gamma, lam=critic.lam)
     lessons, account = [], dict.fromkeys(("unscored", "masked", "without_advantage", "learnt"), 0)
+    tokens_account = dict(account)
     tokens = sequences = 0
     flat = [t for group in groups for t in group.trajectories]
     rows = zip(flat, examples, valid.flatten().tolist(), strict=True)
@@ -83,7 +86,15 @@ def lessons_of(learner: Learner, rollouts: Rollouts, rewards: Tensor, valid: Ten
                 lessons.append(lesson)
             fate = "learnt" if lesson.teaches else "without_advantage"
         account[fate] += 1
-    return Lessons(lessons=lessons, tokens=tokens, sequences=sequences, account=account, rollout_tokens=rollout_tokens)
+        tokens_account[fate] += len(example.response_ids)
+    return Lessons(
+        lessons=lessons,
+        tokens=tokens,
+        sequences=sequences,
+        account=account,
+        tokens_account=tokens_account,
+        rollout_tokens=rollout_tokens,
+    )
 
 
 def _beyond_rounding(away: Tensor) -> Tensor:

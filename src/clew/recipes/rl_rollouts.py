@@ -13,6 +13,7 @@ from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 from clew.core.types import Group, Outcome, Problem, Sampling
 from clew.recipes.rl_algorithms import Method
+from clew.recipes.rl_partial import Pool, Waiting
 from clew.recipes.rl_settings import PolicyGradient
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Rollouts:
     """Problems that were left out because their prompt leaves no room for a response."""
     version: str = ""
     """Of the policy that sampled."""
+    waiting: Waiting | None = None
+    """What is still being written, where responses are sampled in pieces."""
 
 
 @final
@@ -63,18 +66,26 @@ class Sampler:
     rng: random.Random
     seed: int
     stage: str
+    pool: Pool | None = field(default=None, init=False)
+    """What is being written, where responses are sampled in pieces."""
+
+    def __post_init__(self) -> None:
+        if self.settings.partial is not None:
+            self.pool = Pool(settings=self.settings, policy=self.policy, task=self.task, stage=self.stage)
 
     def batch(self, step: int) -> Rollouts:
         """The batch of update `step`. Raises `InvalidValue` if no problem that was drawn fits the model's context."""
         wanted = min(self.settings.problems, len(self.problems))
         drawn, too_long = self._fitting(self.rng.sample(self.problems, wanted))
-        version = self.policy.version
+        version, before = self.policy.version, 0 if self.pool is None else self.pool.sampled
         if self.method.grows_trees:
             return replace(self._trees(drawn, step), too_long=too_long, version=version)
         groups, modes = self._sample(drawn, derive_seed(self.seed, "rl", step))
         batch = Rollouts(groups=groups, modes=modes, too_long=too_long, version=version)
         if self.method.draws > 1:
             batch = self._refilled(batch, wanted, step)
+        if self.pool is not None:
+            return replace(batch, tokens=self.pool.sampled - before, waiting=self.pool.waiting())
         answers = self._greedy(batch.groups, batch.modes) if self.method.advantage == "greedy" else []
         return replace(
             batch,
@@ -85,23 +96,30 @@ class Sampler:
     def _refilled(self, batch: Rollouts, wanted: int, step: int) -> Rollouts:
         """`batch` with new groups in the place of those whose verdicts are all equal, while draws are left."""
         groups, modes, rejected, too_long = batch.groups, batch.modes, list(batch.rejected), batch.too_long
+        lost = too_long
         for draw in range(1, self.method.draws + 1):
             differ = [verdicts_differ(group) for group in groups]
             rejected += [group for group, ok in zip(groups, differ, strict=True) if not ok]
             modes = [mode for mode, ok in zip(modes, differ, strict=True) if ok]
             groups = [group for group, ok in zip(groups, differ, strict=True) if ok]
-            missing = wanted - len(groups)
-            if not missing or draw == self.method.draws:
+            # What is still being written is not missing, and what was begun earlier may be more than is wanted.
+            missing = min(wanted - len(groups), lost + differ.count(False))
+            if missing <= 0 or draw == self.method.draws:
                 break
-            drawn, more_too_long = self._fitting(self.rng.sample(self.problems, missing))
-            more, more_modes = self._sample(drawn, derive_seed(self.seed, "rl", step, "draw", draw))
-            groups, modes, too_long = groups + more, modes + more_modes, too_long + more_too_long
+            drawn, lost = self._fitting(self.rng.sample(self.problems, missing))
+            seed = derive_seed(self.seed, "rl", step, "draw", draw)
+            more, more_modes = self._sample(drawn, seed, go_on=False)
+            groups, modes, too_long = groups + more, modes + more_modes, too_long + lost
         return replace(batch, groups=groups, modes=modes, rejected=rejected, too_long=too_long)
 
-    def _sample(self, drawn: Sequence[Problem], seed: int) -> tuple[list[Group], list[str]]:
+    def _sample(self, drawn: Sequence[Problem], seed: int, *, go_on: bool = True) -> tuple[list[Group], list[str]]:
+        """Groups of `drawn`; with a pool those of it that have ended, after earlier ones went on or not."""
         from clew.reward.terms import rewarded
 
-        groups, modes = sample_modes(self.settings, drawn, self.policy, self.task, seed=seed, stage=self.stage)
+        if self.pool is None:
+            groups, modes = sample_modes(self.settings, drawn, self.policy, self.task, seed=seed, stage=self.stage)
+        else:
+            groups, modes = self.pool.sample(by_mode(self.settings, drawn), seed, go_on=go_on)
         return [rewarded(group, self.terms) for group in groups], modes
 
     def _greedy(self, groups: Sequence[Group], modes: Sequence[str]) -> list[Group]:
@@ -159,17 +177,20 @@ def sample_modes(
     """Groups of judged samples, a share of them answered directly, and the mode of each group."""
     from clew.evaluate import sample_groups
 
-    directly = round(settings.direct * len(problems))
     groups: list[Group] = []
     modes: list[str] = []
-    for mode, drawn in (("think", problems[directly:]), ("direct", problems[:directly])):
-        if drawn:
-            sampling = Sampling(max_tokens=settings.max_tokens, mode=mode)
-            groups += sample_groups(
-                policy, task, drawn, n=settings.group_size, sampling=sampling, seed=seed, stage=stage
-            )
-            modes += [mode] * len(drawn)
+    for mode, drawn in by_mode(settings, problems):
+        sampling = Sampling(max_tokens=settings.max_tokens, mode=mode)
+        groups += sample_groups(policy, task, drawn, n=settings.group_size, sampling=sampling, seed=seed, stage=stage)
+        modes += [mode] * len(drawn)
     return groups, modes
+
+
+def by_mode(settings: PolicyGradient, problems: Sequence[Problem]) -> list[tuple[str, Sequence[Problem]]]:
+    """Generation prompts and the problems that get them; without those that no problem gets."""
+    directly = round(settings.direct * len(problems))
+    shares = (("think", problems[directly:]), ("direct", problems[:directly]))
+    return [(mode, drawn) for mode, drawn in shares if drawn]
 
 
 def step_ends(settings: PolicyGradient, task: Task) -> tuple[str, ...]:

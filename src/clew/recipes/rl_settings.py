@@ -187,13 +187,17 @@ class PolicyGradient:
     reference: Path | None = None
     """Checkpoint that KL and implicit rewards are taken to; None for the policy that the run begins with."""
     correction: Correction | None = None
-    """Weights for what the sampler and the trainer disagree on; None for none, or truncated where asynchronous."""
+    """Weights for what sampler and trainer disagree on; None for none, or truncated if asynchronous or partial."""
     correction_low: float | None = None
     """Bound of its ratios from below; None for the usual one."""
     correction_high: float | None = None
     """Bound from above; of good-or-near the threshold of the mean log-ratio."""
     asynchronous: bool = False
     """Sample each batch with the policy before the last update, as if sampling and training went on at once."""
+    partial: int | None = None
+    """Most tokens of a response sampled an update; the next policy continues what has not ended. None for all of it."""
+    most_behind: int | None = None
+    """With partial, updates that a response may take until it is learnt from; older ones are dropped. None for any."""
     noise_scale: int | None = None
     """Updates between two measurements of the gradient noise scale, each a second pass; None for none."""
     critic: CriticSettings = field(default_factory=CriticSettings)
