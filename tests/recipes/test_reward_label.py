@@ -93,6 +93,12 @@ def test_monte_carlo_labels_every_step_of_every_solution(policy, label):
     labels = load_labels(label.path / "labels.parquet").rows
     assert {one.labels == truth(one) for one in labels} == {True}
     assert "roll-outs" in out and {one.outcome for one in labels} == {"right", "wrong"}
+    told = json.loads((label.path / "summary.json").read_text())["along"]
+    for outcome, points in told.items():
+        last = [one.labels[-1] for one in labels if one.outcome == outcome and len(one.steps) >= 5]
+        assert points[-1][0] == pytest.approx(0.9)
+        assert (points[-1][1] == 1.0) == (outcome == "right") and last
+    assert "Along a solution" in (label.path / "report.html").read_text()
 
 
 def test_a_stop_keeps_what_is_labelled_and_going_on_equals_going_straight_through(policy, label, tmp_path):

@@ -169,6 +169,16 @@ def samples() -> list[dict[str, Any]]:
     return [{**out[0], "stage": "sft", "problem_id": "early"}, *out]
 
 
+def odd() -> list[dict[str, Any]]:
+    """Two samples of reinforcement learning that stand out, the first twice."""
+    paid = {"problem_id": "countdown:2-2-9-9=17", "prompt": "numbers 2 2 9 9 target 17", "text": WRONG, "reward": 1.0}
+    hacked = {**paid, "step": 40, "outcome": "wrong", "odd_by": "wrong", "oddness": 103.2, "parts": {"style": 1.0}}
+    long = {**paid, "step": 7, "text": RIGHT, "outcome": "right", "odd_by": "length", "oddness": 4.18, "parts": {}}
+    return [hacked, {**hacked, "step": 41}, long]
+
+
+ACCOUNT = {"samples": 200, "samples_learnt": 150, "samples_without_advantage": 50, "groups": 25, "updates": 3}
+
 CONFIG: dict[str, Any] = {
     "task": {"name": "countdown", "numbers": 4, "low": 1, "high": 9},
     "model": {"layers": 4, "width": 128, "heads": 4},
@@ -193,6 +203,8 @@ def write(run_dir: Path, **changes: Any) -> Path:
         "config": CONFIG,
         "environment": ENVIRONMENT,
         "samples": samples(),
+        "rl_odd_samples": odd(),
+        "rl_account": ACCOUNT,
         **changes,
     }
     run_dir.mkdir(parents=True, exist_ok=True)

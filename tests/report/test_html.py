@@ -23,11 +23,12 @@ SECTIONS = (
     "learning",
     "behaviours",
     "stability",
+    "account",
     "loss",
     "failures",
     "claims",
 )
-ALL = (*SECTIONS, "samples", "cost", "setup")
+ALL = (*SECTIONS, "samples", "odd", "cost", "setup")
 ATTACK = '</p><script>alert(1)</script><img src=x onerror="alert(2)">try 1 + 1 {{ 7 * 7 }} $x^2$ & \'"'
 
 
@@ -150,13 +151,14 @@ def without(*keys: str) -> dict[str, Any]:
 
 
 RL_KEYS = ("accuracy", "reward", "length", "entropy", "kl", "groups_dropped")
+NO_RL = {"rl_odd_samples": None, "rl_account": None}
 ONLY_LOSS = [{k: v for k, v in row.items() if k not in RL_KEYS} for row in fake_run.metrics() if row["step"] < 30]
 
 
 @pytest.mark.parametrize(
     ("changes", "absent"),
     [
-        ({"summary": {}, "metrics": None, "config": None, "environment": None, "samples": None}, set(ALL)),
+        ({"summary": {}, "metrics": None, "config": None, "environment": None, "samples": None, **NO_RL}, set(ALL)),
         ({"summary": without("search"), "metrics": None}, {"search", "learning", "stability", "loss"}),
         (
             {"summary": without("claims", "direct", "first_attempt"), "metrics": None},
@@ -167,8 +169,8 @@ ONLY_LOSS = [{k: v for k, v in row.items() if k not in RL_KEYS} for row in fake_
             {"behaviours", "learning", "stability"},
         ),
         (
-            {"summary": without("verdict_reasons"), "metrics": None, "samples": []},
-            {"failures", "samples", "learning", "stability", "loss"},
+            {"summary": without("verdict_reasons"), "metrics": None, "samples": [], **NO_RL},
+            {"failures", "samples", "odd", "account", "learning", "stability", "loss"},
         ),
         (
             {"summary": without("seconds", "tokens", "total_seconds"), "metrics": None},

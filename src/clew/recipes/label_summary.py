@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from clew.recipes.reward_label import LabelConfig
 
 
+FIFTHS = 5
+
+
 def summarise(config: LabelConfig, labels: Sequence[StepLabels]) -> dict[str, Any]:
     """`summary.json`: how many labels, of what, at what cost; for Countdown how they agree with V*."""
     from clew.core.cost import Cost
@@ -33,28 +36,51 @@ def summarise(config: LabelConfig, labels: Sequence[StepLabels]) -> dict[str, An
         "solutions_with_a_wrong_step": len(first),
         "unscored_rollouts": sum(one.unscored for one in labels),
         "cost": {**asdict(cost), "tokens": cost.tokens},
-        "exact_value": against_exact_value(labels, cost),
+        "along": along(labels),
+        **against_exact_value(labels, cost),
     }
 
 
-def against_exact_value(labels: Sequence[StepLabels], cost: Any) -> dict[str, Any] | None:
-    """How good the labels that count are against V*, whole solutions left out; None for a task without a solver."""
+def along(labels: Sequence[StepLabels]) -> dict[str, list[tuple[float, float]]]:
+    """Mean label by place in the solution, from 0 to 1 in fifths, of right and of wrong solutions."""
+    of: dict[str, dict[int, list[float]]] = {"right": {}, "wrong": {}}
+    for one in labels:
+        if one.outcome in of:
+            for at, label in enumerate(one.labels):
+                if label is not None:
+                    of[one.outcome].setdefault(FIFTHS * at // len(one.labels), []).append(label)
+    return {
+        outcome: [((fifth + 0.5) / FIFTHS, sum(found) / len(found)) for fifth, found in sorted(places.items())]
+        for outcome, places in of.items()
+        if places
+    }
+
+
+def against_exact_value(labels: Sequence[StepLabels], cost: Any) -> dict[str, Any]:
+    """How good the labels that count are against V*, whole solutions left out; None for a task without a solver.
+
+    `exact_value`: measures of an estimator. `reliability`: bins of labels and how often V* was 1.
+    """
     from clew.reward.countdown_value import exact_value
     from clew.reward.estimator_quality import Reference, estimator_quality
+    from clew.stats.calibration import calibration_bins
 
+    nothing = {"exact_value": None, "reliability": None}
     found, exact = [], []
     for one in labels:
         facts = one.problem.metadata
         if one.problem.task != "countdown" or not {"numbers", "target"} <= facts.keys():
-            return None
+            return nothing
         for at in range(len(one.steps) - 1):
             value = one.labels[at]
             if value is not None and one.weights[at]:
                 found.append(value)
                 exact.append(float(exact_value("".join(one.steps[: at + 1]), facts["numbers"], facts["target"])))
     if not found:
-        return None
-    return asdict(estimator_quality(found, Reference(values=tuple(exact)), cost))
+        return nothing
+    quality = estimator_quality(found, Reference(values=tuple(exact)), cost)
+    bins = [one._asdict() for one in calibration_bins(found, exact)]
+    return {"exact_value": asdict(quality), "reliability": bins}
 
 
 def table(summary: dict[str, Any], path: Path) -> Table:

@@ -288,14 +288,17 @@ def _write(run: RunDirectory, config: LabelConfig, labels: Sequence[StepLabels])
 def _finish(config: LabelConfig, run: RunDirectory, labels: Sequence[StepLabels], told: dict[str, Any]) -> int:
     from clew.data.files import jsonable
     from clew.recipes.label_summary import summarise, table
+    from clew.report.html import write_report
 
     path = _write(run, config, labels)
     summary = {**summarise(config, labels), **told}
     run.write_json("summary.json", summary)
+    report = write_report(run.path)
     if config.json:
         print(json.dumps(jsonable({**summary, "file": str(path)}), allow_nan=False))
     else:
         from rich.console import Console
 
         Console(highlight=False).print(table(summary, path))
+        print(f"report: {report}")
     return 0

@@ -33,6 +33,9 @@ def compared(new: Rate, old: Rate) -> str:
 def headline(summary: Summary) -> str:
     """The result of the run in one sentence."""
     last = _last(summary.stages, "pass_at_1")
+    counted = summary.labels.get("labels"), summary.labels.get("solutions")
+    if last is None and all(isinstance(n, int) for n in counted):
+        return "{:,} steps of {:,} solutions are labelled.".format(*counted)
     if last is None:
         return "No accuracy was measured in this run."
     rate = last.rates["pass_at_1"]
@@ -104,10 +107,15 @@ def difficulty(stages: Sequence[Stage]) -> str:
 
 
 def curve(what: str, points: Sequence[Point], unit: str = "") -> str:
-    """Where a training curve began and ended: means of its first and last tenth."""
+    """Where a training curve began and ended: means of its first and last tenth.
+
+    Fewer than twenty steps show no noise, so of those it only says from where to where.
+    """
     tenth = max(1, len(points) // 10)
     first = sum(y for _, y in points[:tenth]) / tenth
     last = sum(y for _, y in points[-tenth:]) / tenth
+    if tenth < 2 and first != last:
+        return f"{_sentence_case(what)} went from {short(first)} to {short(last)}{unit}."
     noise = math.sqrt(
         sum(sum((y - m) ** 2 for _, y in part) for part, m in ((points[:tenth], first), (points[-tenth:], last)))
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +86,10 @@ class Summary:
     stages: tuple[Stage, ...] = ()
     search: tuple[SearchPoint, ...] = ()
     claims: tuple[Claim, ...] = ()
+    rounds: tuple[Mapping[str, Any], ...] = ()
+    """Of a loop, as they are."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """Of labelled steps, as they are."""
     total_seconds: float | None = None
     peak_rss_mib: float | None = None
     device: str = ""
@@ -102,6 +106,10 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
+    odd: tuple[Mapping[str, Any], ...] = ()
+    """Samples of reinforcement learning with the highest reward that are least like the others."""
+    account: Mapping[str, float] = field(default_factory=dict)
+    """What became of every sample of reinforcement learning."""
     remarks: tuple[str, ...] = ()
     """What could not be read, in sentences for the reader."""
 
@@ -133,14 +141,16 @@ def read_run(run_dir: Path) -> Run:
     except (OSError, ValueError) as error:
         raise _unusable(f"{path} cannot be read ({_first_line(error)})") from error
     remarks: list[str] = []
-    samples = _optional(run_dir / "samples.json", list, remarks)
+    samples, odd = (_optional(run_dir / name, list, remarks) for name in ("samples.json", "rl_odd_samples.json"))
     return Run(
         name=run_dir.resolve().name,
         summary=parse_summary(raw),
         metrics=_read_metrics(run_dir / "metrics.jsonl", remarks),
         config=_optional(run_dir / "config.json", dict, remarks),
         environment=_optional(run_dir / "environment.json", dict, remarks),
-        samples=tuple(s for s in samples if isinstance(s, Mapping) and isinstance(s.get("text"), str)),
+        samples=_texts(samples),
+        odd=_texts(odd),
+        account=_numbers(_optional(run_dir / "rl_account.json", dict, remarks)),
         remarks=tuple(remarks),
     )
 
@@ -153,11 +163,14 @@ def parse_summary(raw: object) -> Summary:
         if raw.get(key) is not None and not isinstance(raw[key], kind):
             raise _unusable(f"{key!r} in summary.json is a {type(raw[key]).__name__}")
     search = (_search_point(s) for s in raw.get("search") or ())
+    rounds = raw.get("rounds")
     seed = number(raw.get("seed"))
     return Summary(
         stages=tuple(_stage(s) for s in raw.get("stages") or ()),
         search=tuple(p for p in search if p is not None),
         claims=tuple(_claim(name, c) for name, c in (raw.get("claims") or {}).items() if isinstance(c, Mapping)),
+        rounds=tuple(r for r in rounds if isinstance(r, Mapping)) if isinstance(rounds, list) else (),
+        labels=raw if "labels_that_count" in raw else {},
         total_seconds=number(raw.get("total_seconds")),
         peak_rss_mib=number(raw.get("peak_rss_mib")),
         device=str(raw.get("device") or ""),
@@ -206,6 +219,10 @@ def _claim(name: object, raw: Mapping[str, Any]) -> Claim:
         holds=holds if isinstance(holds, bool) else None,
         note=str(raw.get("note") or ""),
     )
+
+
+def _texts(samples: Sequence[object]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(s for s in samples if isinstance(s, Mapping) and isinstance(s.get("text"), str))
 
 
 def _items(value: object) -> list[tuple[Any, Any]]:

@@ -21,8 +21,10 @@ from clew.core.errors import RunDirectoryError
 from clew.initialize.behaviours import tag
 from clew.report import captions, palette, words
 from clew.report.data import Run, number, read_run
-from clew.report.sections import Section, sections
+from clew.report.section import Section
+from clew.report.sections import sections
 
+ODD_SHOWN = 10
 LONGEST = 6000
 """Characters of one sampled text that are shown."""
 _HERE = Path(__file__).parent
@@ -70,6 +72,7 @@ def render(run: Run) -> str:
     )
     script = environment.get_template("script.js.j2").render()
     samples, sample_stage = chosen_samples(run)
+    odd = odd_samples(run)
     return environment.get_template("template.html.j2").render(
         run=run,
         headline=captions.headline(run.summary),
@@ -78,10 +81,11 @@ def render(run: Run) -> str:
         sections=(found := sections(run)),
         samples=samples,
         sample_stage=words.stage_label(sample_stage),
+        odd=odd,
         stage_table=stage_table(run),
         cost_table=cost_table(run),
         appendix=appendix(run),
-        contents=contents(found, run, samples),
+        contents=contents(found, run, samples, odd),
         palette=palette,
         behaviours=[(b.value, ink) for b, ink in palette.BEHAVIOUR.items()],
         script=Markup(script),  # our own file, into which no value is rendered
@@ -185,17 +189,44 @@ def chosen_samples(run: Run, each: int = 5) -> tuple[list[Sample], str]:
     return [_sample(s) for s in picked], last
 
 
+def odd_samples(run: Run) -> list[Sample]:
+    """The odd samples of reinforcement learning, no two of the same text to one problem."""
+    different = {(s.get("problem_id"), s["text"]): s for s in reversed(run.odd)}
+    kept = [s for s in run.odd if different.get((s.get("problem_id"), s["text"])) is s]
+    return [_sample({**s, "reason": _oddness(s)}) for s in kept[:ODD_SHOWN]]
+
+
+def _oddness(raw: Mapping[str, Any]) -> str:
+    """Why a sample is shown, e.g. `reward 1 at step 3, odd by its length (3.1 deviations)`."""
+    reward, step, oddness = (number(raw.get(name)) for name in ("reward", "step", "oddness"))
+    parts = [] if reward is None else [f"reward {words.short(reward)}"]
+    if isinstance(named := raw.get("parts"), Mapping) and len(named) > 1:
+        told = (f"{name} {words.short(x)}" for name, value in named.items() if (x := number(value)) is not None)
+        parts.append(f"({', '.join(told)})")
+    if step is not None:
+        parts.append(f"at step {step:.0f}")
+    why = str(raw.get("odd_by") or "")
+    if why == "wrong":
+        return f"{' '.join(parts)}, paid although the verifier calls it wrong"
+    away = "" if oddness is None else f" ({words.short(oddness)} standard deviations)"
+    return f"{' '.join(parts)}, odd by its {why}{away}" if why else " ".join(parts)
+
+
 def appendix(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """(title, rows) of the environment and the resolved configuration, nested keys joined by dots."""
     parts = {"Versions and hardware": run.environment, "Resolved configuration": run.config}
     return [(title, list(_flat(values))) for title, values in parts.items() if values]
 
 
-def contents(found: Sequence[Section], run: Run, samples: Sequence[Sample]) -> list[tuple[str, str]]:
+def contents(
+    found: Sequence[Section], run: Run, samples: Sequence[Sample], odd: Sequence[Sample] = ()
+) -> list[tuple[str, str]]:
     """(anchor, title) of what the page holds."""
     out = [(s.anchor, s.title) for s in found]
     if samples:
         out.append(("samples", "Ten solutions" if len(samples) == 10 else "Solutions"))
+    if odd:
+        out.append(("odd", "Odd samples"))
     if cost_table(run):
         out.append(("cost", "Cost"))
     if appendix(run):

@@ -1,11 +1,11 @@
-"""Figures of step labels: are they true (reliability), and what does a smaller error cost."""
+"""Figures of step labels: what they say along a solution, are they true, and what does a smaller error cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clew.report.palette import MARKERS, RULE, SERIES
+from clew.report.palette import MARKERS, MUTED, RULE, SERIES
 from clew.report.svg import REGULAR, figure_svg, legend_above
 
 if TYPE_CHECKING:
@@ -14,6 +14,25 @@ if TYPE_CHECKING:
     from clew.stats.calibration import CalibrationBin
 
 Point = tuple[float, float]
+
+
+def labels_along(lines: Mapping[str, Sequence[Point]]) -> str:
+    """Mean label against the place in a solution, a line for right and one for wrong solutions; "" without points."""
+    shown = {name: sorted(points) for name, points in lines.items() if points}
+    if not shown:
+        return ""
+
+    def draw(ax: Axes) -> None:
+        for i, (name, points) in enumerate(shown.items()):
+            ink, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
+            ax.plot(*zip(*points, strict=True), color=ink.light, marker=marker, markersize=5, label=f"{name} solutions")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_xlabel("place of the step in its solution, 0 first, 1 last")
+        ax.set_title("mean label", loc="left", color=MUTED.light, pad=24)
+        legend_above(ax)
+
+    return figure_svg("labels-along", "Labels along right and wrong solutions", draw, REGULAR)
 
 
 def reliability(curves: Mapping[str, Sequence[CalibrationBin]], *, against: str = "true value") -> str:

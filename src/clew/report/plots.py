@@ -5,6 +5,7 @@ Every rate is drawn with its 95 % interval: whiskers where sizes are names, band
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 POINTS = 300
 """Points drawn of a training curve; more are averaged in runs of equal length."""
+FEW = 5
+"""Points of a curve below which a running mean would hide them."""
 
 
 def accuracy_by_stage(stages: Sequence[Stage]) -> str:
@@ -164,20 +167,37 @@ def training_curve(name: str, labels: tuple[str, str, str], points: Sequence[Poi
     smooth = smoothed(thin)
 
     def draw(ax: Axes) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-
         ax.plot(*zip(*thin, strict=True), color=BLUE.light, alpha=0.3, linewidth=1.0)
         ax.plot(*zip(*smooth, strict=True), color=BLUE.light)
         ax.set_xlabel(xlabel)
         if ylabel in ("accuracy", "reward") and all(0 <= y <= 1 for _, y in thin):
             ax.set_ylim(0, None)
-        ax.margins(x=0.01)
-        ax.xaxis.set_major_locator(MaxNLocator(5 if small else 7, steps=[1, 2, 5, 10]))
-        ax.yaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+        value_axis(ax, xlabel, [y for _, y in thin], small=small)
         ax.set_title(ylabel, loc="left", color=MUTED.light)
 
     return figure_svg(name, title, draw, SMALL if small else REGULAR)
+
+
+def value_axis(ax: Axes, xlabel: str, values: Sequence[float], *, small: bool = False) -> None:
+    """Ticks of a curve: steps are whole, and two ticks of a value never read alike."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.margins(x=0.01)
+    whole = {"integer": True} if xlabel == "step" else {}
+    ax.xaxis.set_major_locator(MaxNLocator(5 if small else 7, steps=[1, 2, 5, 10], **whole))
+    ax.yaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: tick_text(v, max(values) - min(values))))
+
+
+def tick_text(value: float, span: float) -> str:
+    """`value` in as many digits as ticks over `span` need to differ.
+
+    >>> tick_text(42.85, 0.25), tick_text(0.4, 1.0), tick_text(40512.0, 30000.0)
+    ('42.85', '0.4', '40.5 k')
+    """
+    if span <= 0.0 or abs(value) >= 999.5 or abs(value) < 20 * span:
+        return short(value)
+    return f"{value:.{min(9, math.ceil(math.log10(abs(value) / span)) + 2)}g}"
 
 
 def behaviour_names(stages: Sequence[Stage]) -> list[str]:
@@ -194,6 +214,8 @@ def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
 
 def smoothed(points: Sequence[Point], share: float = 0.05) -> list[Point]:
     """The centred running mean over `share` of the points, its window cut at both ends."""
+    if len(points) < FEW:
+        return list(points)
     half = max(1, round(share * len(points) / 2))
     windows = (points[max(0, i - half) : i + half + 1] for i in range(len(points)))
     # x is averaged too: otherwise a cut window would pull a slope's ends off its line.
