@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,9 @@ def search_round(config: SearchConfig, task: AnyTask, problems: Sequence[Problem
     run = RunDirectory.create(config.out, settings(config), resume=config.out.exists())
     rows = search_all(run, setup, problems)
     run.write_json("summary.json", summarise(run, setup, rows))
+    failed = [row["error"] for row in rows if row["error"]]
+    if failed:
+        print(f"clew: {len(failed)} of {len(rows)} searches failed. The first: {failed[0]}", file=sys.stderr)
     trees = [load_tree(path) for path in sorted((run.path / TREES).glob("*.json"))]
     solutions = [one for tree in trees for one in judged_solutions(tree, setup, config, run.path)]
     judged = [row["outcome"] == Outcome.RIGHT for row in rows if row["outcome"] in (Outcome.RIGHT, Outcome.WRONG)]
