@@ -156,8 +156,7 @@ def _dispatch(arguments: list[str]) -> int:
                 print(help_of(name))
                 return 0
             config = parse(name, rest)
-            recipe: Callable[[Any], int] = importlib.import_module(VERBS[name].module).main
-            return recipe(config)
+            return _run(name, config, arguments)
         case ["help", name, *rest] | [name, *rest] if second := _second_words(name):
             if not rest or rest[0] in ("-h", "--help"):
                 print("\n".join(f"clew {name} {word:<8} {VERBS[f'{name} {word}'].says}" for word in second))
@@ -168,6 +167,16 @@ def _dispatch(arguments: list[str]) -> int:
         case ["help", name, *_] | [name, *_]:
             raise UnknownName("verb", name, VERBS)
     raise AssertionError(arguments)
+
+
+def _run(name: str, config: Any, arguments: Sequence[str]) -> int:
+    """The recipe of verb `name` on `config`; in as many processes as it asks for, or as one of them."""
+    recipe: Callable[[Any], int] = importlib.import_module(VERBS[name].module).main
+    if not hasattr(config, "ranks"):
+        return recipe(config)
+    from clew.scale.launch import in_ranks
+
+    return in_ranks(recipe, config, arguments)
 
 
 def _with_whole_verb(arguments: list[str]) -> list[str]:

@@ -51,21 +51,28 @@ def sample_groups(  # noqa: PLR0913  what to sample and how to draw, all but thr
     Unscored samples stay in their group (`Group.scored` leaves them out); their reward is NaN, so that no mean can
     take them for wrong. Raises `InvalidValue` if there is no problem or n < 1.
     """
+    from clew.learn.ranks import shared
+
     judge = MemoJudge(task)
-    groups: list[Group] = []
-    for chunk in chunks(problems, n):
+
+    def sampled(chunk: Sequence[Problem]) -> list[Group]:
         prompts = root_prompts(chunk, n, seed)
         start = time.perf_counter()
         completions = policy.sample(prompts, sampling)
         seconds = time.perf_counter() - start
-        tokens = sum(len(completion.tokens) for completion in completions)
-        second_per_token = seconds / max(tokens, 1)
+        second_per_token = seconds / max(sum(len(completion.tokens) for completion in completions), 1)
         trajectories = [
             judged(prompt, completion, policy, judge, seconds=second_per_token * len(completion.tokens), stage=stage)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        groups += [Group(problem, tuple(trajectories[at * n : (at + 1) * n])) for at, problem in enumerate(chunk)]
+        return [Group(problem, tuple(trajectories[at * n : (at + 1) * n])) for at, problem in enumerate(chunk)]
+
+    groups: list[Group] = []
+    for chunk in chunks(problems, n):
+        made = shared("samples", chunk, sampled)
+        groups += made
         if on_batch is not None:
+            tokens = sum(len(t.completion.tokens) for group in made for t in group.trajectories)
             on_batch(tokens, len(groups), len(problems))
     return groups
 

@@ -1,4 +1,4 @@
-"""Gradients of a loss that is a sum over micro-batches, which threads take side by side."""
+"""Gradients of a loss that is a sum over micro-batches, which threads and ranks take side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
+from clew.learn.ranks import ALONE, here, share, sum_over_ranks
 from clew.models.side_by_side import side_by_side
 
 Noted = TypeVar("Noted")
@@ -43,23 +44,30 @@ def sum_gradients(
     *,
     tokens_per_pass: int,
 ) -> list[Noted]:
-    """The same for sequences of any kind, of these `lengths`: `loss_of_rows` makes a batch of the rows it is given."""
+    """The same for sequences of any kind, of these `lengths`: `loss_of_rows` makes a batch of the rows it is given.
+
+    Where several ranks have joined, each takes a share of the micro-batches, and all get the sum and all notes.
+    """
+    place = here()
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def part(rows: list[int]) -> tuple[tuple[Tensor, ...], Noted]:
         loss, noted = loss_of_rows(rows)
         return torch.autograd.grad(loss, parameters, materialize_grads=True), noted
 
-    parts = side_by_side(part, even_batches(lengths, tokens_per_pass))
+    parts = side_by_side(part, share(even_batches(lengths, tokens_per_pass, ranks=place.ranks), place))
     gradients = [gradient for gradient, _ in parts]
+    if not gradients and place != ALONE:
+        gradients = [tuple(map(torch.zeros_like, parameters))]
     for parameter, pieces in zip(parameters, zip(*gradients, strict=True), strict=True):
         parameter.grad = torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0]
-    return [noted for _, noted in parts]
+    noted = [own for _, own in parts]
+    return noted if place == ALONE else sum_over_ranks(model, noted, lengths)
 
 
-def even_batches(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
+def even_batches(lengths: Sequence[int], tokens_per_pass: int, *, ranks: int = 1) -> list[list[int]]:
     """Micro-batches of which every thread gets about as many tokens: the threads wait for the last of them."""
-    tokens, threads = sum(lengths), torch.get_num_threads()
+    tokens, threads = sum(lengths), ranks * torch.get_num_threads()
     passes = threads * math.ceil(tokens / (threads * tokens_per_pass))
     if passes <= 1:
         return micro_batches(lengths, tokens_per_pass)

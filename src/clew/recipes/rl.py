@@ -233,6 +233,8 @@ class RLConfig:
     """Held-out problems to measure the result on."""
     seed: int = 0
     """Every random draw derives from it."""
+    ranks: int = 1
+    """Processes that share the work; torchrun starts them itself. They learn what one would, to rounding."""
     overwrite: bool = False
     """Delete the run that is at --out."""
 

@@ -249,16 +249,25 @@ def process_rewards(
     scorer: Scorer, groups: Sequence[Group], stops: Sequence[Sequence[Sequence[int]]], settings: StepSettings
 ) -> list[list[list[float]]]:
     """What `scorer` says at the end of each step of each response, or how much the step raised it; weighted."""
+    from clew.learn.ranks import shared
+
+    responses = list(zip(groups, stops, strict=True))
+    return shared("process rewards", responses, lambda own: _paid(scorer, own, settings))
+
+
+def _paid(
+    scorer: Scorer, responses: Sequence[tuple[Group, Sequence[Sequence[int]]]], settings: StepSettings
+) -> list[list[list[float]]]:
     places = [
         (trajectory, stop)
-        for group, rows in zip(groups, stops, strict=True)
+        for group, rows in responses
         for trajectory, own in zip(group.trajectories, rows, strict=True)
         for stop in [0, *own]
     ]
     states = [_before(trajectory, stop) for trajectory, stop in places]
     scores = iter(scorer.score(states, [None] * len(states)))
     paid: list[list[list[float]]] = []
-    for rows in stops:
+    for _, rows in responses:
         paid.append([])
         for own in rows:
             values = [next(scores) for _ in range(1 + len(own))]

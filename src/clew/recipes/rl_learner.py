@@ -128,6 +128,7 @@ def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]
     import torch
 
     from clew.learn.batch import micro_batches, pad
+    from clew.learn.ranks import shared
     from clew.models.side_by_side import side_by_side
 
     def part(rows: list[int]) -> tuple[Tensor, ...]:
@@ -138,7 +139,8 @@ def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]
 
     found: dict[int, Tensor] = {}
     passes = micro_batches([example.length for example in examples], TOKENS_PER_PASS)
-    for rows, pieces in zip(passes, side_by_side(part, passes), strict=True):
+    read_here = shared("readings", passes, lambda own: side_by_side(part, own))
+    for rows, pieces in zip(passes, read_here, strict=True):
         found.update(zip(rows, pieces, strict=True))
     return [found[row] for row in range(len(examples))]
 

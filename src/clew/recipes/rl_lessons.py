@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
 
@@ -209,6 +210,7 @@ def _rolled_out(
     learner: Learner, rollouts: Rollouts, moment: Moment
 ) -> tuple[dict[tuple[str, str, tuple[int, ...]], float], int]:
     """Share of right roll-outs after the tokens of every step, by mode and problem; and the tokens of the roll-outs."""
+    from clew.learn.ranks import shared
     from clew.reward.label_tree import Solutions
     from clew.reward.monte_carlo import MonteCarlo
     from clew.reward.tree_labels import tree_values
@@ -230,7 +232,9 @@ def _rolled_out(
             k=settings.step_credit.rollouts, solutions=Solutions(given=given, sampling=sampling, step_ends=ends)
         )
         seed = derive_seed(moment.seed, "rl", moment.step, "values")
-        for outcome in run_searches(measure, problems, learner.policy, task=learner.task, seed=seed):
+        search = partial(run_searches, measure, policy=learner.policy, task=learner.task, seed=seed)
+        outcomes = shared("roll-outs", problems, search)
+        for outcome in outcomes:
             tokens += outcome.cost.tokens_sampled
             tree = outcome.result.tree
             if tree is None:

@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 from clew.core.errors import InvalidValue
@@ -138,6 +139,7 @@ class Sampler:
 
     def _trees(self, drawn: Sequence[Problem], step: int) -> Rollouts:
         from clew.evaluate.searched import judge_answer, trajectory_of
+        from clew.learn.ranks import shared
         from clew.search import run_searches
         from clew.search.specs import VERIFIER, Given, parse_strategy, takes_guide
 
@@ -148,7 +150,8 @@ class Sampler:
         guidance = VERIFIER if takes_guide(tree.strategy) else None
         given = Given(step=stepped, solution=whole, guidance=guidance, seed=derive_seed(self.seed, "rl", step))
         chosen = parse_strategy(tree.strategy, given)
-        outcomes = run_searches(chosen.strategy, drawn, self.policy, task=self.task, seed=given.seed)
+        search = partial(run_searches, chosen.strategy, policy=self.policy, task=self.task, seed=given.seed)
+        outcomes = shared("trees", drawn, search)
         groups = []
         for outcome in outcomes:
             verdict = judge_answer(outcome, self.task, self.policy)
