@@ -6,14 +6,17 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from clew.models import forward
+from clew.models import body_kernels, forward, kernels
 from clew.models.architecture import SmallQwen3
+from clew.models.blas import sgemm
 from clew.models.forward import hidden_states, rotary_table, rotary_tables, token_logprobs
 
+F = np.float32
 LOGPROB_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 2e-4
 """Relative to the largest entry of the gradient."""
@@ -188,81 +191,163 @@ def normed(x: Tensor, eps: float) -> Tensor:
     return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
-def test_gradient_of_normalise() -> None:
-    same_gradients(lambda x: forward._Normalise.apply(x, 1e-2), lambda x: normed(x, 1e-2), (rand(6, 5),))
+@pytest.mark.parametrize("residual", [0.0, 1.0])
+def test_gradient_of_normalise(residual: float) -> None:
+    class Normalise(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            z, scale = torch.empty_like(x), torch.empty(len(x))
+            kernels.normalise(x.detach().numpy(), F(1e-2), z.numpy(), scale.numpy())
+            ctx.save_for_backward(z, scale)
+            return z
 
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            z, scale = ctx.saved_tensors
+            out = torch.full_like(z, residual)
+            # In place, as the layers use it.
+            kernels.normalise_backward(grads[0].numpy(), z.numpy(), scale.numpy(), out.numpy(), out.numpy())
+            return out - residual
 
-def test_gradient_of_the_normalised_projection_with_its_residual() -> None:
-    arguments = rand(6, 5), rand(7, 5)
-    same_gradients(
-        lambda x, w: forward._Projected.apply(x, w, 1e-2), lambda x, w: (normed(x, 1e-2) @ w.t(), x), arguments
-    )
+    same_gradients(Normalise.apply, lambda x: normed(x, 1e-2), (rand(6, 5),))
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_gradient_of_feed_forward(scale: float) -> None:
-    def plain(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        gate, up = (normed(x, 1e-2) @ gate_up.t()).chunk(2, dim=-1)
-        return x + (torch.nn.functional.silu(gate) * up) @ down.t()
+def test_gradient_of_the_gated_activation(scale: float) -> None:
+    class Gated(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+            ctx.save_for_backward(gate_up)
+            out = torch.empty(len(gate_up), gate_up.shape[1] // 2)
+            kernels.swiglu(gate_up.detach().numpy(), out.numpy())
+            return out
 
-    arguments = rand(3, 5), (rand(14, 5).detach() * scale).requires_grad_(), (rand(5, 7) / scale**2).detach()
-    arguments[2].requires_grad_()
-    same_gradients(lambda *a: forward._FeedForward.apply(*a, 1e-2), plain, arguments)
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            (gate_up,) = ctx.saved_tensors
+            out, again = torch.empty_like(gate_up), torch.empty_like(grads[0])
+            body_kernels.swiglu_again(grads[0].numpy(), gate_up.numpy(), out.numpy(), again.numpy())
+            torch.testing.assert_close(again, Gated.apply(gate_up))
+            return out
+
+    def plain(gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * up
+
+    same_gradients(Gated.apply, plain, ((rand(3, 14).detach() * scale).requires_grad_(),))
 
 
 HEADS = [(1, 1), (4, 1), (4, 2), (3, 3)]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
-@pytest.mark.parametrize("time", [1, 6])
-def test_heads_are_split_normalised_and_rotated(heads: int, kv_heads: int, time: int) -> None:
-    width, groups = 6, heads // kv_heads
-    cos, sin = rotary_table(time, width, 10.0)
+@pytest.mark.parametrize("first", [0, 2])
+def test_heads_are_split_normalised_and_rotated(heads: int, kv_heads: int, first: int) -> None:
+    """A block of six tokens, which may stand among others and at any times."""
+    width, groups, tokens = 6, heads // kv_heads, 6
+    times = torch.tensor([0, 5, 5, 1, 2, 0])
+    cos, sin = (table[times] for table in rotary_table(6, width, 10.0))
+    angles = forward._angles(6, width, 10.0)
+    shapes = (kv_heads, (tokens + first) * groups, width), *[(tokens + first, kv_heads, width)] * 2
+
+    class Split(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, y: Tensor, norms: Tensor) -> tuple[Tensor, ...]:
+            q, k, v = (torch.empty(shape) for shape in shapes)
+            scale = torch.empty(tokens + first, heads + kv_heads)
+            made = (x.numpy() for x in (q, k, v, scale))
+            given = (y.detach().numpy(), norms.detach().numpy(), *angles, F(1e-2), times.numpy(), first)
+            kernels.split_heads(*given, *made)
+            ctx.save_for_backward(y, norms, scale)
+            return q[:, first * groups :].clone(), k[first:].clone(), v[first:].clone()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+            y, norms, scale = ctx.saved_tensors
+            whole = [torch.full(shape, torch.nan) for shape in shapes]
+            whole[0][:, first * groups :], whole[1][first:], whole[2][first:] = grads
+            of_y, of_norms = torch.empty_like(y), torch.zeros_like(norms)
+            given = (y.numpy(), norms.numpy(), *angles, times.numpy(), first, scale.numpy())
+            kernels.join_heads_backward(*(x.numpy() for x in whole), *given, of_y.numpy(), of_norms.numpy())
+            return of_y, of_norms
 
     def plain(y: Tensor, norms: Tensor) -> tuple[Tensor, ...]:
-        x = normed(y[:, :, : heads + kv_heads], 1e-2) * norms
+        y = y.unflatten(1, (-1, width))
+        x = normed(y[:, : heads + kv_heads], 1e-2) * norms
         turned = torch.cat([-x[..., width // 2 :], x[..., : width // 2]], dim=-1)
         x = x * cos[:, None] + turned * sin[:, None]
-        q, k = x[:, :, :heads], x[:, :, heads:]
-        by_group = q.unflatten(2, (kv_heads, groups)).transpose(1, 2)
-        return by_group, k.transpose(1, 2), y[:, :, heads + kv_heads :].transpose(1, 2)
+        by_group = x[:, :heads].unflatten(1, (kv_heads, groups)).transpose(0, 1).flatten(1, 2)
+        return by_group, x[:, heads:], y[:, heads + kv_heads :]
 
-    angles = forward._angles(time, width, 10.0)
-    same_gradients(
-        lambda y, norms: forward._SplitHeads.apply(y, norms, angles, kv_heads, 1e-2),
-        plain,
-        (rand(2, time, heads + 2 * kv_heads, width), rand(heads + kv_heads, width)),
-    )
+    arguments = rand(tokens, (heads + 2 * kv_heads) * width), rand(heads + kv_heads, width)
+    same_gradients(Split.apply, plain, arguments)
+
+
+SHARED = {
+    "apart": ([[0, 1, 2], [3, 4, 5]], [0, 3, 6], [0, 1], [0, 0]),
+    "one token": ([[0]], [0, 1], [0], [0]),
+    "a common beginning": ([[0, 1, 4, 5], [0, 1, 2, 3], [0, 1, 2, 6]], [0, 4, 6, 7], [1, 0, 2], [0, 2, 3]),
+    "several blocks": ([list(range(75)), [*range(40), *range(75, 110)]], [0, 75, 110], [0, 1], [0, 40]),
+}
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
-@pytest.mark.parametrize(("time", "at_once"), [(1, 64), (7, 64), (7, 3), (6, 3), (8, 1)])
-def test_attention_by_the_definition(
-    monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, time: int, at_once: int
-) -> None:
-    monkeypatch.setattr(forward, "TIMES_AT_ONCE", at_once)
-    groups = heads // kv_heads
+@pytest.mark.parametrize("name", SHARED)
+def test_attention_by_the_definition(heads: int, kv_heads: int, name: str) -> None:
+    """Sequences of any length, which may have their beginnings in common."""
+    groups, width = heads // kv_heads, 3
+    places, *rest = (np.array(values) for values in SHARED[name])
+    begins, rows, firsts = rest
+    layout, tokens = (begins, rows, firsts, places), int(begins[-1])
+
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            probs = torch.empty(kv_heads, body_kernels.attention_room(begins, firsts, groups))
+            mixed = torch.full_like(q, torch.nan)
+            given = (x.detach().numpy() for x in (q, k, v))
+            body_kernels.attend(sgemm(), *given, *layout, probs.numpy(), mixed.numpy())
+            ctx.save_for_backward(q, k, v, probs)
+            return mixed
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+            q, k, v, probs = ctx.saved_tensors
+            found = torch.full_like(q, torch.nan), torch.zeros_like(k), torch.zeros_like(v)
+            given = (x.numpy() for x in (grads[0].contiguous(), q, k, v))
+            body_kernels.attend_backward(sgemm(), *given, *layout, probs.numpy(), *(x.numpy() for x in found))
+            return found
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = []
-        for b, h, t, g in itertools.product(range(2), range(kv_heads), range(time), range(groups)):
-            scores = k[b, h, : t + 1] @ q[b, h, t, g]
-            rows.append(scores.softmax(0) @ v[b, h, : t + 1])
-        return torch.stack(rows).view(2 * kv_heads, time * groups, -1)
+        mixed: dict[tuple[int, int, int], Tensor] = {}
+        for piece, (row, first) in enumerate(zip(rows, firsts, strict=True)):
+            for at in range(begins[piece + 1] - begins[piece]):
+                seen = places[row, : first + at + 1]
+                for h, g in itertools.product(range(kv_heads), range(groups)):
+                    query = (begins[piece] + at) * groups + g
+                    mixed[h, query, 0] = (k[seen, h] @ q[h, query]).softmax(0) @ v[seen, h]
+        ordered = [mixed[h, query, 0] for h in range(kv_heads) for query in range(tokens * groups)]
+        return torch.stack(ordered).view(q.shape)
 
-    arguments = rand(2, kv_heads, time, groups, 3), rand(2, kv_heads, time, 3), rand(2, kv_heads, time, 3, seed=1)
-    same_gradients(forward._Attention.apply, plain, arguments)
+    arguments = (
+        rand(kv_heads, tokens * groups, width), rand(tokens, kv_heads, width), rand(tokens, kv_heads, width, seed=1)
+    )  # fmt: skip
+    same_gradients(Attention.apply, plain, arguments)
 
 
 @pytest.mark.parametrize("size", [1.0, 50.0, 0.0])
-def test_gradient_of_token_logprob(size: float) -> None:
-    targets = torch.tensor([3, 0, 6, 3])
+@pytest.mark.parametrize("count", [4, 70])
+def test_gradient_of_token_logprob(size: float, count: int) -> None:
+    """Targets in any order, of which several may follow one state and none another."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(1, count + 1, (2 * count,), generator=generator)
+    targets = torch.randint(7, (2 * count,), generator=generator)
 
     def plain(hidden: Tensor, weight: Tensor) -> Tensor:
-        return (hidden @ weight.t() / 0.7).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+        return (hidden[places] @ weight.t() / 0.7).log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
 
-    hidden = (rand(4, 5).detach() * size).requires_grad_()
-    same_gradients(lambda h, w: forward._TokenLogProb.apply(h, w, targets, 0.7)[0], plain, (hidden, rand(7, 5)))
+    hidden = (rand(count + 1, 5).detach() * size).requires_grad_()
+    same_gradients(lambda h, w: forward._TokenLogProb.apply(h, w, places, targets, 0.7)[0], plain, (hidden, rand(7, 5)))
 
 
 def test_rotary_tables_carry_norms_and_scale() -> None:

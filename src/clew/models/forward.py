@@ -1,49 +1,36 @@
 """The training forward pass of a Qwen3, written for small models on a CPU, float32.
 
 It computes what `Qwen3ForCausalLM` computes, from the same parameters (a test holds them equal), but
-fuses what eager mode leaves apart: a small model spends more time moving activations than multiplying.
-Each fused function carries its own backward pass; tests check them against autograd.
+in compiled loops over all layers: a small model spends more time between its products than multiplying.
+Each function carries its own backward pass; tests check them against autograd.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from clew.models import kernels
+from clew.models import body_kernels, kernels
+from clew.models.blas import sgemm
 from clew.models.chunked_logprobs import chunked_logprobs, worth_chunking
 from clew.models.positions import Positions, distinct_positions
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
-
-TIMES_AT_ONCE = 64
-"""Attention multiplies whole blocks of so many queries with all keys up to their last: what is above the diagonal of
-a larger block would be wasted."""
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+OF_A_LAYER = 11
+"""Parameters of a layer."""
 
 
 def _array(x: Tensor) -> NDArray[Any]:
     return x.detach().contiguous().numpy()
-
-
-def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x / rms(x) [tokens, width] and 1 / rms(x) [tokens]."""
-    z, scale = torch.empty_like(x), x.new_empty(len(x))
-    kernels.normalise(_array(x), np.float32(eps), z.numpy(), scale.numpy())
-    return z, scale
-
-
-def _normalised_backward(grad: Tensor, z: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
-    """`residual` + the gradient of x from that of z = x * scale [tokens, width]."""
-    out = torch.empty_like(z)
-    kernels.normalise_backward(_array(grad), z.numpy(), scale.numpy(), _array(residual), out.numpy())
-    return out
 
 
 class _Rows(torch.autograd.Function):
@@ -63,162 +50,235 @@ class _Rows(torch.autograd.Function):
         return out, None
 
 
-class _Projected(torch.autograd.Function):
-    """y = x / rms(x) @ weight.T for x [tokens, width]; the norm's weight is folded into `weight`.
+class _Layout(NamedTuple):
+    """Where tokens stand in their sequences; see `body_kernels`."""
 
-    It passes x on as well, for the residual connection, so that both gradients of x are added in one loop.
+    times: Ints
+    begins: Ints
+    rows: Ints
+    firsts: Ints
+    places: Ints
+
+
+def _layout(batch: int, time: int, positions: Positions | None) -> _Layout:
+    if positions is None:
+        numbers = np.arange(batch * time)
+        begins = np.arange(batch + 1) * time
+        return _Layout(
+            numbers % time, begins, np.arange(batch), np.zeros(batch, np.int64), numbers.reshape(batch, time)
+        )
+    rows, times = np.divmod(positions.computed.numpy(), time)
+    begins = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
+    return _Layout(times, begins, rows[begins[:-1]], times[begins[:-1]], positions.places.numpy().reshape(batch, time))
+
+
+class _Size(NamedTuple):
+    """What the layers of a model are like."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    eps: np.float32
+
+    @property
+    def channels(self) -> int:
+        """Of queries, keys and values together."""
+        return (self.heads + 2 * self.kv_heads) * self.head_width
+
+
+class _Folded(NamedTuple):
+    """Weights of all layers as they are multiplied, norms folded in: [layers, out, in], and transposed."""
+
+    plain: tuple[Floats, ...]
+    turned: tuple[Floats, ...]
+    norms: Floats
+    """[layers, heads + kv_heads, head_width], with 1 / sqrt(head_width) in those of the queries."""
+
+
+def _pieces(of_layer: Sequence[Floats]) -> list[tuple[int, int, Floats, Floats | None]]:
+    """Of a layer's parameters, in the order of `_parameters`, the projections: which product, from which row of it on,
+    the weight and the norm before it.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        z, scale = _normalised(x, eps)
-        ctx.save_for_backward(z, scale, weight)
-        return z @ weight.t(), x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad, residual = grads
-        z, scale, weight = ctx.saved_tensors
-        return _normalised_backward(grad @ weight, z, scale, residual), grad.t() @ z, None
+    before, q, k, v, _, _, o, after, gate, up, down = of_layer
+    qkv, gate_up = (0, before, (q, k, v)), (2, after, (gate, up))
+    found: list[tuple[int, int, Floats, Floats | None]] = []
+    for place, norm, weights in (qkv, (1, None, (o,)), gate_up, (3, None, (down,))):
+        first = 0
+        for weight in weights:
+            found.append((place, first, weight, norm))
+            first += len(weight)
+    return found
 
 
-class _Normalise(torch.autograd.Function):
-    """y = x / rms(x) [tokens, width]; the norm's weight is folded into what follows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        z, scale = _normalised(x, eps)
-        ctx.save_for_backward(z, scale)
-        return z
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        z, scale = ctx.saved_tensors
-        return _normalised_backward(grads[0], z, scale, torch.zeros_like(z)), None
-
-
-class _FeedForward(torch.autograd.Function):
-    """y = x + (silu(gate) * up) @ down.T for x [tokens, width], where gate and up are x / rms(x) @ gate_up.T."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
-        z, scale = _normalised(x, eps)
-        lifted = z @ gate_up.t()
-        product = x.new_empty(len(x), down.shape[1])
-        kernels.swiglu(lifted.numpy(), product.numpy())
-        ctx.save_for_backward(z, scale, lifted, product, gate_up, down)
-        return torch.addmm(x, product, down.t())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (grad,) = grads
-        z, scale, lifted, product, gate_up, down = ctx.saved_tensors
-        grad_lifted = torch.empty_like(lifted)
-        kernels.swiglu_backward((grad @ down).numpy(), lifted.numpy(), grad_lifted.numpy())
-        grad_x = _normalised_backward(grad_lifted @ gate_up, z, scale, grad)
-        return grad_x, grad_lifted.t() @ z, grad.t() @ product, None
+def _folded(layers: Sequence[Sequence[Floats]], size: _Size) -> _Folded:
+    width, inner = layers[0][10].shape
+    shapes = (size.channels, width), (width, size.heads * size.head_width), (2 * inner, width), (width, inner)
+    plain = tuple(np.empty((len(layers), *shape), np.float32) for shape in shapes)
+    turned = tuple(np.empty((len(layers), *shape[::-1]), np.float32) for shape in shapes)
+    norms = np.empty((len(layers), size.heads + size.kv_heads, size.head_width), np.float32)
+    ones = np.ones(max(inner, width, size.heads * size.head_width), np.float32)
+    for layer, of_layer in enumerate(layers):
+        for place, first, weight, norm in _pieces(of_layer):
+            by = ones[: weight.shape[1]] if norm is None else norm
+            body_kernels.fold(weight, by, plain[place][layer], turned[place][layer], first)
+        norms[layer, : size.heads] = of_layer[4] * np.float32(size.head_width**-0.5)
+        norms[layer, size.heads :] = of_layer[5]
+    return _Folded(plain, turned, norms)
 
 
-class _SplitHeads(torch.autograd.Function):
-    """Normalised, rotated queries [batch, kv_heads, time, groups, head_width] and keys [batch, kv_heads, time,
-    head_width], and values like keys, of y [batch, time, heads + 2 * kv_heads, head_width].
+def _unfolded(
+    grads: Sequence[Floats], of_norms: Floats, layers: Sequence[Sequence[Floats]], size: _Size
+) -> list[Tensor]:
+    """Gradients of the parameters of all layers from those of what `_folded` makes of them."""
+    found: list[Tensor] = []
+    for layer, of_layer in enumerate(layers):
+        own = [np.zeros_like(parameter) if parameter.ndim == 1 else np.empty_like(parameter) for parameter in of_layer]
+        for place, first, weight, norm in _pieces(of_layer):
+            at = next(index for index, parameter in enumerate(of_layer) if parameter is weight)
+            grad = grads[place][layer, first : first + len(weight)]
+            if norm is None:
+                own[at] = grad
+            else:
+                of_norm = own[0] if norm is of_layer[0] else own[7]
+                body_kernels.unfold(grad, weight, norm, own[at], of_norm)
+        own[4] = of_norms[layer, : size.heads].sum(axis=0) * np.float32(size.head_width**-0.5)
+        own[5] = of_norms[layer, size.heads :].sum(axis=0)
+        found += [torch.from_numpy(grad) for grad in own]
+    return found
 
-    `norms` [heads + kv_heads, head_width] are the norms' weights; 1 / sqrt(head_width) may be folded into them.
+
+def _kept(tokens: int, layout: _Layout, folded: _Folded, size: _Size) -> tuple[Floats, ...]:
+    """Memory for what the backward pass needs, in the order of `body_kernels.forward`."""
+    layers, (width, inner) = size.layers, folded.plain[3].shape[1:]
+    groups = size.heads // size.kv_heads
+    room = body_kernels.attention_room(layout.begins, layout.firsts, groups)
+    mixed = np.empty((layers, size.kv_heads, tokens, groups * size.head_width), np.float32)
+    shapes = {
+        "z1": (layers, tokens, width),
+        "scale1": (layers, tokens),
+        "y": (layers, tokens, size.channels),
+        "scales": (layers, tokens, size.heads + size.kv_heads),
+        "q": (layers, size.kv_heads, tokens * groups, size.head_width),
+        "k": (layers, tokens, size.kv_heads, size.head_width),
+        "v": (layers, tokens, size.kv_heads, size.head_width),
+        "probs": (layers, size.kv_heads, room),
+    }
+    after = {
+        "z2": (layers, tokens, width),
+        "scale2": (layers, tokens),
+        "lifted": (layers, tokens, 2 * inner),
+        "z": (tokens, width),
+        "scale": (tokens,),
+    }
+    first, last = ([np.empty(shape, np.float32) for shape in some.values()] for some in (shapes, after))
+    return (*first, mixed, mixed.reshape(layers, size.kv_heads, tokens * groups, size.head_width), *last)
+
+
+class _Body(torch.autograd.Function):
+    """Normalised final hidden states [tokens, width] of tokens `ids` that stand as `layout` says.
+
+    `parameters` are those of `_parameters`; the final norm's weight is folded into what follows. The embedding of the
+    token `unlearnt` gets no gradient; what gradients need is kept only if someone `learns`.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, norms: Tensor, angles: tuple[NDArray[Any], NDArray[Any]], kv_heads: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, time, _, width = y.shape
-        q = y.new_empty(batch, kv_heads, time, len(norms) // kv_heads - 1, width)
-        k, v = (y.new_empty(batch, kv_heads, time, width) for _ in range(2))
-        scale = y.new_empty(batch, time, len(norms))
-        written = (x.numpy() for x in (scale, q, k, v))
-        kernels.split_heads(_array(y), _array(norms), *angles, np.float32(eps), *written)
-        ctx.save_for_backward(y, norms, scale)
-        ctx.angles = angles
-        return q, k, v
+        ctx: Any,
+        ids: Tensor,
+        layout: _Layout,
+        size: _Size,
+        angles: tuple[Floats, Floats],
+        unlearnt: int | None,
+        learns: bool,
+        *parameters: Tensor,
+    ) -> Tensor:
+        embedding, *arrays = map(_array, parameters)
+        layers = [arrays[at : at + OF_A_LAYER] for at in range(0, len(arrays), OF_A_LAYER)]
+        folded = _folded(layers, size)
+        kept = _kept(len(ids), layout, folded, size if learns else size._replace(layers=1))
+        x = embedding[ids.numpy()]
+        weights = (*folded.turned, folded.norms)
+        # Where nothing is to be learnt, each layer overwrites what the one before has left.
+        for some in [slice(None)] if learns else [slice(layer, layer + 1) for layer in range(size.layers)]:
+            own = (*(weight[some] for weight in weights), *angles, size.eps)
+            body_kernels.forward(sgemm(), own, layout, kept, x)
+        if not learns:
+            return torch.from_numpy(kept[-2])
+        ctx.save_for_backward(ids, *parameters)
+        ctx.layout, ctx.size, ctx.angles, ctx.unlearnt = layout, size, angles, unlearnt
+        ctx.folded, ctx.kept = folded, kept
+        return torch.from_numpy(kept[-2])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        y, norms, scale = ctx.saved_tensors
-        grad_y, grad_norms = torch.empty_like(y), torch.zeros_like(norms)
-        kernels.split_heads_backward(
-            *map(_array, grads),
-            _array(y),
-            _array(norms),
-            *ctx.angles,
-            scale.numpy(),
-            grad_y.numpy(),
-            grad_norms.numpy(),
-        )
-        return grad_y, grad_norms, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        ids, *parameters = ctx.saved_tensors
+        embedding, *arrays = map(_array, parameters)
+        layers = [arrays[at : at + OF_A_LAYER] for at in range(0, len(arrays), OF_A_LAYER)]
+        folded, size = ctx.folded, ctx.size
+        found = tuple(np.zeros_like(weights) for weights in (*folded.plain, folded.norms))
+        grad = grads[0].contiguous().clone().numpy()
+        body_kernels.backward(sgemm(), (*folded.plain, folded.norms, *ctx.angles), ctx.layout, ctx.kept, found, grad)
+        of_embedding = np.zeros_like(embedding)
+        kernels.add_rows(grad, ids.numpy(), of_embedding)
+        if ctx.unlearnt is not None:
+            of_embedding[ctx.unlearnt] = 0.0
+        *products, of_norms = found
+        return (None,) * 6 + (torch.from_numpy(of_embedding), *_unfolded(products, of_norms, layers, size))
 
 
-class _Attention(torch.autograd.Function):
-    """Causal attention of what `_SplitHeads` makes, as [batch * kv_heads, time * groups, head_width]."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        groups = q.shape[3]
-        ctx.shape = q.shape
-        q, k, v = q.flatten(2, 3).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-        mixed = torch.empty_like(q)
-        probs = []
-        for rows, seen in _blocks(k.shape[1], groups):
-            weights = torch.bmm(q[:, rows], k[:, seen].transpose(1, 2))
-            kernels.causal_softmax(weights.numpy(), rows.start // groups, groups)
-            mixed[:, rows] = torch.bmm(weights, v[:, seen])
-            probs.append(weights)
-        ctx.save_for_backward(q, k, v, *probs)
-        return mixed
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (grad,) = grads
-        q, k, v, *probs = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (rows, seen), weights in zip(_blocks(k.shape[1], ctx.shape[3]), probs, strict=True):
-            grad_v[:, seen] += torch.bmm(weights.transpose(1, 2), grad[:, rows])
-            grad_scores = torch.bmm(grad[:, rows], v[:, seen].transpose(1, 2))
-            kernels.softmax_backward(weights.numpy(), grad_scores.numpy())
-            grad_q[:, rows] = torch.bmm(grad_scores, k[:, seen])
-            grad_k[:, seen] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
-        batch, kv_heads, _, _, width = ctx.shape
-        grad_k, grad_v = (x.view(batch, kv_heads, -1, width) for x in (grad_k, grad_v))
-        return grad_q.view(ctx.shape), grad_k, grad_v
-
-
-def _blocks(time: int, groups: int) -> list[tuple[slice, slice]]:
-    """Rows of queries [time * groups] and the times of the keys that some of them see, block by block."""
-    starts = range(0, time, TIMES_AT_ONCE)
-    stops = [min(start + TIMES_AT_ONCE, time) for start in starts]
-    return [(slice(a * groups, b * groups), slice(b)) for a, b in zip(starts, stops, strict=True)]
+def _parameters(model: Qwen3ForCausalLM) -> list[Tensor]:
+    """The embedding, then of each layer norm, q, k, v, the norms of their heads, o, norm, gate, up, down."""
+    found: list[Tensor] = [model.model.embed_tokens.weight]
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        modules = (
+            layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj, attention.q_norm,
+            attention.k_norm, attention.o_proj, layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj,
+            mlp.down_proj,
+        )  # fmt: skip
+        found += [module.weight for module in modules]
+    return found
 
 
 class _TokenLogProb(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature)[target] and its entropy; keeps a single [tokens, vocab] array."""
+    """log softmax(hidden @ weight.T / temperature)[target] and its entropy, of hidden states `places` [targets]."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        probs = hidden @ weight.t()
-        chosen, entropy = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
-        written = (x.numpy() for x in (probs, targets, chosen, entropy))
-        logits, aims, *results = written
-        kernels.log_softmax_at(logits, aims, np.float32(temperature), *results)
-        ctx.save_for_backward(hidden, weight, targets, probs)
-        ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
-        return chosen, entropy
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, places: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        order = places.numpy().argsort(kind="stable")
+        rows, starts = np.unique(places.numpy()[order], return_index=True)
+        starts = np.append(starts, len(order))
+        aims = targets.numpy()[order]
+        probs = np.empty((len(rows), len(weight)), np.float32)
+        found = np.empty((2, len(order)), np.float32)
+        turned = weight.t().contiguous().numpy()
+        states = _array(hidden)
+        body_kernels.log_softmax_at(
+            sgemm(), states, turned, rows, starts, aims, np.float32(temperature), probs, found[0], found[1]
+        )
+        ctx.save_for_backward(hidden, weight)
+        ctx.order, ctx.rows, ctx.starts, ctx.aims, ctx.probs, ctx.temperature = (
+            order, rows, starts, aims, probs, temperature
+        )  # fmt: skip
+        chosen, entropy = np.empty_like(found)
+        chosen[order], entropy[order] = found
+        result = torch.from_numpy(chosen), torch.from_numpy(entropy)
+        ctx.mark_non_differentiable(result[1])
+        return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden, weight, targets, probs = ctx.saved_tensors
-        grad_logits = torch.empty_like(probs)
-        grad = _array(grads[0] / ctx.temperature)
-        kernels.log_softmax_at_backward(probs.numpy(), targets.numpy(), grad, grad_logits.numpy())
-        return grad_logits @ weight, grad_logits.t() @ hidden, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden, weight = ctx.saved_tensors
+        of_hidden, of_weight = torch.zeros_like(hidden), torch.zeros_like(weight)
+        grad = _array(grads[0] / ctx.temperature)[ctx.order]
+        body_kernels.log_softmax_at_backward(
+            sgemm(), _array(hidden), _array(weight), ctx.rows, ctx.starts, ctx.aims, ctx.probs, grad,
+            of_hidden.numpy(), of_weight.numpy(),
+        )  # fmt: skip
+        return of_hidden, of_weight, None, None, None
 
 
 def rotary_table(length: int, head_width: int, base: float) -> tuple[Tensor, Tensor]:
@@ -237,7 +297,7 @@ def _swap_halves(x: Tensor) -> Tensor:
 def rotary_tables(
     q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, *, heads: int, kv_heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Tables for `_Rotate`, [time, heads + kv_heads, head_width]; norm weights and 1 / sqrt(head_width) folded in."""
+    """Cosines and sines with norms folded in, [time, heads + kv_heads, head_width]; 1 / sqrt(head_width) too."""
     half = cos.shape[-1] // 2
     q_norm = q_norm * cos.shape[-1] ** -0.5
     norms = torch.cat([q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)])
@@ -259,29 +319,17 @@ def _states(model: Qwen3ForCausalLM, input_ids: Tensor, positions: Positions | N
     config = model.config
     batch, time = input_ids.shape
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    size = _Size(config.num_hidden_layers, heads, kv_heads, width, np.float32(config.rms_norm_eps))
     angles = _angles(time, width, config.rope_parameters["rope_theta"])
-    eps = config.rms_norm_eps
     ids = input_ids.flatten() if positions is None else input_ids.flatten()[positions.computed]
-    x = F.embedding(ids, model.model.embed_tokens.weight, padding_idx=config.pad_token_id)
-    for layer in model.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-        y, x = _Projected.apply(x, qkv * layer.input_layernorm.weight, eps)
-        if positions is not None:
-            y = _Rows.apply(y, positions.places)
-        q_norm = attention.q_norm.weight * width**-0.5
-        norms = torch.cat([q_norm.expand(heads, -1), attention.k_norm.weight.expand(kv_heads, -1)])
-        split = _SplitHeads.apply(y.view(batch, time, heads + 2 * kv_heads, width), norms, angles, kv_heads, eps)
-        mixed = _Attention.apply(*split).view(batch, kv_heads, time, -1).transpose(1, 2).reshape(batch * time, -1)
-        if positions is not None:
-            mixed = _Rows.apply(mixed, positions.computed)
-        x = torch.addmm(x, mixed, attention.o_proj.weight.t())
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight
-        x = _FeedForward.apply(x, gate_up, mlp.down_proj.weight, eps)
-    return _Normalise.apply(x, eps)
+    layout = _layout(batch, time, positions)
+    parameters = _parameters(model)
+    learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
+    states: Tensor = _Body.apply(ids, layout, size, angles, config.pad_token_id, learns, *parameters)
+    return states
 
 
-def _angles(time: int, head_width: int, base: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def _angles(time: int, head_width: int, base: float) -> tuple[Floats, Floats]:
     """Cosines and sines, [time, head_width / 2]: the halves of a table are alike."""
     cos, sin = (table[:, : head_width // 2] for table in rotary_table(time, head_width, base))
     return _array(cos), _array(sin)
@@ -305,15 +353,14 @@ def token_logprobs(
     """
     positions = distinct_positions(input_ids, target_mask)
     marked = target_mask.flatten().nonzero().squeeze(1)
-    hidden = _Rows.apply(
-        _states(model, input_ids, positions), marked if positions is None else positions.places[marked]
-    )
+    places = marked if positions is None else positions.places[marked]
+    hidden = _states(model, input_ids, positions)
     unembedding = model.lm_head.weight * model.model.norm.weight
     wanted = targets[target_mask]
-    if worth_chunking(len(hidden), len(unembedding)):
-        chosen, entropy = chunked_logprobs(hidden, unembedding, wanted, temperature=temperature)
+    if worth_chunking(len(wanted), len(unembedding)):
+        chosen, entropy = chunked_logprobs(_Rows.apply(hidden, places), unembedding, wanted, temperature=temperature)
         entropy = entropy.detach()
     else:
-        chosen, entropy = _TokenLogProb.apply(hidden, unembedding, wanted, temperature)
+        chosen, entropy = _TokenLogProb.apply(hidden, unembedding, places, wanted, temperature)
     blank = torch.zeros(targets.shape, dtype=chosen.dtype)
     return TokenLogProbs(blank.masked_scatter(target_mask, chosen), blank.masked_scatter(target_mask, entropy))

@@ -117,22 +117,6 @@ def swiglu(gate_up, out):
 
 
 @compiled
-def swiglu_backward(grad, gate_up, out):
-    """The gradient `out` of `gate_up` [tokens, 2 * inner] from that of silu(gate) * up [tokens, inner]."""
-    tokens, inner = grad.shape
-    for token in range(tokens):
-        gates, ups = gate_up[token, :inner], gate_up[token, inner:]
-        grad_gates, grad_ups = out[token, :inner], out[token, inner:]
-        for i in range(inner):
-            gate = gates[i]
-            sigmoid = np.float32(1.0) / (np.float32(1.0) + exp32(-gate))
-            silu = gate * sigmoid
-            slope = sigmoid + silu * (np.float32(1.0) - sigmoid)
-            grad_gates[i] = grad[token, i] * ups[i] * slope
-            grad_ups[i] = grad[token, i] * silu
-
-
-@compiled
 def draw_plainly(logits, owners, uniform, tokens, logprobs):
     """Draw a token each of samples from softmax(logits) [rows, vocab] of its row, `owners` [samples]: invert the
     cumulative distribution at `uniform` [samples].
@@ -188,113 +172,106 @@ def describe(logits, entropies, certainties):
 
 
 @compiled
-def split_heads(y, norms, cos, sin, eps, scale, q, k, v):
-    """Normalised and rotated queries and keys, and values, of `y` [batch, time, heads + 2 * kv_heads, head_width].
+def split_heads(y, norms, cos, sin, eps, times, first, q, k, v, scale):
+    """Normalised and rotated queries and keys, and values, of `y` [tokens, (heads + 2 * kv_heads) * head_width].
 
     `norms` [heads + kv_heads, head_width] are the weights of the norms, `cos` and `sin` [time, head_width / 2] the
-    angles. `q` is [batch, kv_heads, time, groups, head_width], `k` and `v` [batch, kv_heads, time, head_width]; `scale`
-    [batch, time, heads + kv_heads] keeps 1 / rms for the backward pass.
+    angles at `times` [tokens]. `q` is [kv_heads, n * groups, head_width], `k` and `v` [n, kv_heads, head_width] of n
+    tokens, among which these begin with `first`; `scale` [n, heads + kv_heads] keeps 1 / rms for the backward pass.
     """
-    batch, time, _, width = y.shape
-    kv_heads, groups = q.shape[1], q.shape[3]
-    heads = kv_heads * groups
-    half = width // 2
-    rotated = np.empty(width, np.float32)
-    for row in range(batch):
-        for t in range(time):
-            for head in range(heads + kv_heads):
-                total = np.float32(0.0)
-                for i in range(width):
-                    total += y[row, t, head, i] * y[row, t, head, i]
-                by = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
-                scale[row, t, head] = by
-                for i in range(half):
-                    low, high = y[row, t, head, i] * norms[head, i], y[row, t, head, half + i] * norms[head, half + i]
-                    rotated[i] = by * (low * cos[t, i] - high * sin[t, i])
-                for i in range(half):
-                    low, high = y[row, t, head, i] * norms[head, i], y[row, t, head, half + i] * norms[head, half + i]
-                    rotated[half + i] = by * (high * cos[t, i] + low * sin[t, i])
-                if head < heads:
-                    for i in range(width):
-                        q[row, head // groups, t, head % groups, i] = rotated[i]
-                else:
-                    for i in range(width):
-                        k[row, head - heads, t, i] = rotated[i]
-            for kv in range(kv_heads):
-                for i in range(width):
-                    v[row, kv, t, i] = y[row, t, heads + kv_heads + kv, i]
+    kv_heads, width = k.shape[1:]
+    heads = len(norms) - kv_heads
+    groups, half = heads // kv_heads, width // 2
+    for i in range(len(y)):
+        token, cosines, sines = first + i, cos[times[i]], sin[times[i]]
+        for head in range(heads + kv_heads):
+            own, norm = y[i, head * width : (head + 1) * width], norms[head]
+            total = np.float32(0.0)
+            for j in range(width):
+                total += own[j] * own[j]
+            by = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+            scale[token, head] = by
+            into = q[head // groups, token * groups + head % groups] if head < heads else k[token, head - heads]
+            for j in range(half):
+                low, high = own[j] * norm[j], own[half + j] * norm[half + j]
+                into[j] = by * (low * cosines[j] - high * sines[j])
+            for j in range(half):
+                low, high = own[j] * norm[j], own[half + j] * norm[half + j]
+                into[half + j] = by * (high * cosines[j] + low * sines[j])
+        for kv in range(kv_heads):
+            start = (heads + kv_heads + kv) * width
+            own, into = y[i, start : start + width], v[token, kv]
+            for j in range(width):
+                into[j] = own[j]
 
 
 @compiled
-def split_heads_backward(grad_q, grad_k, grad_v, y, norms, cos, sin, scale, grad_y, grad_norms):
-    """The gradients of `y` and, added up, of `norms`, from those of what `split_heads` wrote."""
-    batch, time, _, width = y.shape
-    kv_heads, groups = grad_q.shape[1], grad_q.shape[3]
-    heads = kv_heads * groups
-    half = width // 2
-    grad, turned, normed = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    for row in range(batch):
-        for t in range(time):
-            for head in range(heads + kv_heads):
-                if head < heads:
-                    for i in range(width):
-                        grad[i] = grad_q[row, head // groups, t, head % groups, i]
-                else:
-                    for i in range(width):
-                        grad[i] = grad_k[row, head - heads, t, i]
-                for i in range(half):
-                    turned[i] = grad[i] * cos[t, i] + grad[half + i] * sin[t, i]
-                for i in range(half):
-                    turned[half + i] = grad[half + i] * cos[t, i] - grad[i] * sin[t, i]
-                by = scale[row, t, head]
-                mean = np.float32(0.0)
-                for i in range(width):
-                    normed[i] = y[row, t, head, i] * by
-                    grad_norms[head, i] += turned[i] * normed[i]
-                    turned[i] *= norms[head, i]
-                    mean += turned[i] * normed[i]
-                mean /= np.float32(width)
-                for i in range(width):
-                    grad_y[row, t, head, i] = by * (turned[i] - normed[i] * mean)
-            for kv in range(kv_heads):
-                for i in range(width):
-                    grad_y[row, t, heads + kv_heads + kv, i] = grad_v[row, kv, t, i]
+def join_heads_backward(grad_q, grad_k, grad_v, y, norms, cos, sin, times, first, scale, grad_y, grad_norms):
+    """The gradients of `y` and, added up, of `norms`, from those of what `split_heads` wrote; arguments as there."""
+    kv_heads, width = grad_k.shape[1:]
+    heads = len(norms) - kv_heads
+    groups, half = heads // kv_heads, width // 2
+    turned, normed = np.empty(width, np.float32), np.empty(width, np.float32)
+    for i in range(len(y)):
+        token, cosines, sines = first + i, cos[times[i]], sin[times[i]]
+        for head in range(heads + kv_heads):
+            own, norm, of_norm = y[i, head * width : (head + 1) * width], norms[head], grad_norms[head]
+            into = grad_y[i, head * width : (head + 1) * width]
+            grad = (
+                grad_q[head // groups, token * groups + head % groups] if head < heads else grad_k[token, head - heads]
+            )
+            for j in range(half):
+                turned[j] = grad[j] * cosines[j] + grad[half + j] * sines[j]
+            for j in range(half):
+                turned[half + j] = grad[half + j] * cosines[j] - grad[j] * sines[j]
+            by = scale[token, head]
+            mean = np.float32(0.0)
+            for j in range(width):
+                normed[j] = own[j] * by
+                of_norm[j] += turned[j] * normed[j]
+                turned[j] *= norm[j]
+                mean += turned[j] * normed[j]
+            mean /= np.float32(width)
+            for j in range(width):
+                into[j] = by * (turned[j] - normed[j] * mean)
+        for kv in range(kv_heads):
+            start = (heads + kv_heads + kv) * width
+            own, into = grad_v[token, kv], grad_y[i, start : start + width]
+            for j in range(width):
+                into[j] = own[j]
 
 
 @compiled
 def causal_softmax(scores, first, groups):
-    """The softmax of scores [rows, times * groups, columns] over columns not later than its own time, in place.
+    """The softmax of scores [times * groups, columns] over columns not later than its own time, in place.
 
     `groups` neighbours share a time; the earliest is `first`. Later columns get weight 0.
     """
-    rows, queries, _ = scores.shape
-    for row in range(rows):
-        for query in range(queries):
-            end = first + query // groups + 1
-            seen = scores[row, query, :end]
-            highest = largest(seen)
-            total = np.float32(0.0)
-            for t in range(seen.size):
-                weight = exp32(seen[t] - highest)
-                seen[t] = weight
-                total += weight
-            scale = np.float32(1.0) / total
-            for t in range(seen.size):
-                seen[t] *= scale
-            scores[row, query, end:] = np.float32(0.0)
+    for query in range(len(scores)):
+        end = first + query // groups + 1
+        seen, rest = scores[query, :end], scores[query, end:]
+        highest = largest(seen)
+        total = np.float32(0.0)
+        for t in range(seen.size):
+            weight = exp32(seen[t] - highest)
+            seen[t] = weight
+            total += weight
+        scale = np.float32(1.0) / total
+        for t in range(seen.size):
+            seen[t] *= scale
+        rest[:] = np.float32(0.0)
 
 
 @compiled
 def softmax_backward(probs, grad):
-    """The gradient of the scores from `grad`, that of their softmax `probs` [rows, queries, columns]; in place."""
-    rows, queries, columns = probs.shape
-    for row in range(rows):
-        for query in range(queries):
-            mean = np.float32(0.0)
-            for t in range(columns):
-                mean += probs[row, query, t] * grad[row, query, t]
-            for t in range(columns):
-                grad[row, query, t] = probs[row, query, t] * (grad[row, query, t] - mean)
+    """The gradient of the scores from `grad`, that of their softmax `probs` [queries, columns]; in place."""
+    for query in range(len(probs)):
+        own, of = probs[query], grad[query]
+        mean = np.float32(0.0)
+        for t in range(own.size):
+            mean += own[t] * of[t]
+        for t in range(own.size):
+            of[t] = own[t] * (of[t] - mean)
 
 
 @compiled
@@ -321,13 +298,3 @@ def log_softmax_at(logits, targets, temperature, logprobs, entropies):
         scale = np.float32(1.0) / total
         for i in range(vocab):
             logits[token, i] *= scale
-
-
-@compiled
-def log_softmax_at_backward(probs, targets, grad, out):
-    """The gradient `out` [tokens, vocab] of logits / temperature from `grad` [tokens] of the log-probabilities."""
-    tokens, vocab = probs.shape
-    for token in range(tokens):
-        for i in range(vocab):
-            out[token, i] = -grad[token] * probs[token, i]
-        out[token, targets[token]] += grad[token]
