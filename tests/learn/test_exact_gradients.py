@@ -18,7 +18,7 @@ from clew.learn.baselines import above_greedy, above_moving_average
 from clew.learn.batch_normalised import reinforce_plus_plus, reinforce_plus_plus_baseline
 from clew.learn.losses import cispo, clipped_surrogate, gspo, reinforce
 from clew.learn.off_policy import sequence_truncated, truncated
-from clew.learn.process import joint, prime, stepwise, value_differences
+from clew.learn.process import joint, prime, progress, stepwise, value_differences
 from clew.learn.returns import at_last_token, discounted_returns, gae
 from clew.learn.tree_advantages import above_parent, above_siblings
 
@@ -183,6 +183,20 @@ def test_differences_of_values_at_step_ends(world):
     torch.testing.assert_close(
         per_sample(world, lambda groups: advantages[groups]), world.true_gradient(world.rewards), **EXACT
     )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 3.0])
+def test_progress_by_the_policys_own_values_is_a_longer_true_gradient(world, alpha):
+    steps = world.mask
+    outcome = at_last_token(world.rewards, steps)
+    values = world.values(world.logits, outcome)
+    after = torch.cat([values[:, 1:], torch.zeros(len(outcome), 1)], dim=1)
+    ends = steps & ~torch.cat([steps[:, 1:], torch.zeros(len(outcome), 1, dtype=torch.bool)], dim=1)
+    paid = alpha * (torch.where(ends, world.rewards[:, None], after) - values)
+    got = per_sample(
+        world, lambda groups: progress(leave_one_out(world.rewards[groups]), paid[groups], steps[groups]), 2
+    )
+    torch.testing.assert_close(got, (1 + alpha) * world.true_gradient(world.rewards), **EXACT)
 
 
 def test_joint_comparison_cannot_see_that_more_steps_earn_more(world):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,8 +14,9 @@ import torch
 
 from clew.cli import parse
 from clew.core.errors import InvalidValue
+from clew.core.types import Completion, Cost, FinishReason, Group, Outcome, Problem, Reward, State, Trajectory, Verdict
 from clew.recipes.rl_algorithms import ALGORITHMS, Method, method_of, resolved_settings
-from clew.recipes.rl_credit import Batch, advantages_of, padded, padded_stops
+from clew.recipes.rl_credit import Batch, advantages_of, padded, padded_stops, process_rewards
 from clew.recipes.rl_settings import Algorithm, CriticSettings, PolicyGradient, StepSettings
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/train-with-rl.md"
@@ -117,6 +118,15 @@ def test_a_penalty_that_is_asked_for_has_a_coefficient():
 
 # Two groups of three responses; steps of two tokens, the last as long as what is left.
 LENGTHS = [[4, 3, 1], [2, 5, 4]]
+
+
+def answered(problem, tokens):
+    completion = Completion(tokens, (-1.0,) * len(tokens), FinishReason.STOP)
+    state = State(problem).extend(completion)
+    verdict = Verdict(Outcome.WRONG, 0.0)
+    return Trajectory(state, "", verdict, Reward(0.0), Cost(), seed=0, completion=completion)
+
+
 REWARDS = [[1.0, 0.0, 0.5], [0.0, math.nan, 1.0]]
 VALID = [[True, True, True], [True, False, True]]
 
@@ -176,6 +186,46 @@ def test_process_rewards_are_returns_to_go_less_the_baseline(name):
                 start = own[k - 1] if k else 0
                 expected[start:stop] = [worth if VALID[g][i] and not math.isnan(worth) else 0.0] * (stop - start)
             assert found[g, i].tolist() == pytest.approx(expected, abs=1e-5), (name, g, i)
+
+
+def test_progress_is_the_outcomes_advantage_and_beside_it_what_the_step_itself_is_paid():
+    batch = replace(with_steps(), credit="progress", weight=0.5)
+    found, _ = advantages_of(Method(advantage="leave-one-out"), batch)
+    for g, rewards in enumerate(REWARDS):
+        for i, own in enumerate(stops()[g]):
+            expected = [0.0] * 5
+            others = [rewards[j] for j in range(3) if j != i and VALID[g][j]]
+            for k, stop in enumerate(own if VALID[g][i] else []):
+                paid = process()[g][i][k] + (0.5 * rewards[i] if k == len(own) - 1 else 0.0)
+                start = own[k - 1] if k else 0
+                expected[start:stop] = [rewards[i] - statistics.mean(others) + paid] * (stop - start)
+            assert found[g, i].tolist() == pytest.approx(expected, abs=1e-5), (g, i)
+
+
+@pytest.mark.parametrize(
+    ("name", "credit"), [("ppo", "progress"), ("reinforce++", "joint"), ("prime", "progress"), ("remax", "joint")]
+)
+def test_comparisons_of_steps_that_the_advantage_has_not_are_refused(name, credit):
+    steps = StepSettings(process=Path("reward"), process_credit=credit)
+    with pytest.raises(InvalidValue, match=credit):
+        method_of(PolicyGradient(algorithm=name, step_credit=steps))
+    method_of(PolicyGradient(algorithm="grpo", step_credit=steps))
+
+
+def test_differences_telescope_to_minus_the_start_because_an_end_has_no_future():
+    """Potential-based shaping (Ng et al. 1999): all responses to a problem are paid the same in sum."""
+    problem = Problem("one", "none", ())
+    trajectories = [answered(problem, tuple(range(length))) for length in (1, 4, 3)]
+
+    class Length:
+        def score(self, states, completions):
+            return [0.3 + 0.1 * len(state.tokens) for state in states]
+
+    ends = [[1], [2, 4], [1, 2, 3]]
+    paid = process_rewards(Length(), [Group(problem, tuple(trajectories))], [ends], StepSettings(process_weight=2.0))
+    for own in paid[0]:
+        assert sum(own) == pytest.approx(2.0 * -0.3)
+    assert paid[0][1] == pytest.approx([2.0 * 0.2, 2.0 * -0.5])
 
 
 def test_a_penalty_is_taken_from_the_whole_response_or_from_each_token():

@@ -42,6 +42,17 @@ def joint(rewards: Tensor, mask: Tensor, *, advantage: GroupAdvantage = group_no
     return discounted_returns(compared, mask)
 
 
+def progress(outcome: Tensor, rewards: Tensor, mask: Tensor) -> Tensor:
+    """The advantage of the whole response at every step, and beside it what the step itself is paid: [..., G, S].
+
+    Process advantage verifiers (Setlur et al. 2024, arXiv 2410.08146, section 3): `rewards` [..., G, S] are alpha times
+    V_{k+1} - V_k, the last end's V being the outcome; `outcome` is [..., G]. With the values of the policy itself the
+    expected gradient is 1 + alpha times the true one; with those of another policy, a step also counts by how much it
+    helps that one.
+    """
+    return torch.where(mask, outcome[..., None] + rewards, 0.0)
+
+
 def value_differences(values: Tensor, rewards: Tensor | None = None, *, gamma: float = 1.0) -> Tensor:
     """r_k + gamma V_{k+1} - V_k of each step: values [..., S + 1] at the ends of steps, the start first -> [..., S].
 

@@ -15,6 +15,8 @@ from clew.recipes.rl_settings import Advantage, Aggregation, Algorithm, Correcti
 
 COMPARING = frozenset({"centred", "normalised", "leave-one-out", "whitened-baseline", "implicit"})
 """Advantages that compare the samples of a group with one another."""
+OF_GROUPS = frozenset({"centred", "normalised", "leave-one-out"})
+"""Advantages that compare whole responses of a group."""
 TREES = frozenset({"tree-parent", "tree-siblings", "tree-root"})
 """Advantages of the steps of a search tree."""
 WHOLE = frozenset({"greedy", "step-values"})
@@ -101,6 +103,7 @@ def _check(settings: PolicyGradient, method: Method) -> None:
         raise InvalidValue("group_size", 1, accepted, advice)
     if method.loss == "cispo" and method.clip_low > 1.0:
         raise InvalidValue("clip_low", method.clip_low, "at most 1: a ratio falls to 0 at most", "use 1 for no bound")
+    _check_steps(settings, method)
     if method.grows_trees:
         _check_tree(settings, method)
     _check_partial(settings, method)
@@ -123,6 +126,16 @@ def _check_partial(settings: PolicyGradient, method: Method) -> None:
     if method.grows_trees or method.advantage in WHOLE:
         accepted = f"nothing with the advantage {method.advantage}, which samples whole responses at every update"
         raise InvalidValue("partial", settings.partial, accepted, "leave it out, or use another advantage")
+
+
+def _check_steps(settings: PolicyGradient, method: Method) -> None:
+    steps, advantage = settings.step_credit, method.advantage
+    from_outside = advantage in ("moving-average", "greedy") and steps.process_credit == "progress"
+    if steps.process is None or steps.process_credit == "stepwise" or advantage in OF_GROUPS or from_outside:
+        return
+    given = f"{steps.process_credit} with the advantage {advantage}"
+    advice = "use --algorithm grpo, dr-grpo or rloo, or leave process_credit out"
+    raise InvalidValue("process_credit", given, f"an advantage of whole responses: {', '.join(sorted(OF_GROUPS))}", advice)
 
 
 def _check_tree(settings: PolicyGradient, method: Method) -> None:

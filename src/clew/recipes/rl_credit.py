@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Literal, cast, final
 
 from clew.core.types import Group, State, Trajectory
 from clew.recipes.rl_algorithms import Method
@@ -70,8 +70,10 @@ class Batch:
     """[P, G, T]: implicit rewards of tokens."""
     values: Tensor | None = None
     """[P, G, T]: what the critic says before each token."""
-    joint: bool = False
-    """Whether step rewards of a group are compared as one set."""
+    credit: Literal["stepwise", "joint", "progress"] = "stepwise"
+    """How step rewards of a group are compared."""
+    weight: float = 1.0
+    """What the scores were multiplied by that made `process`."""
 
     @property
     def step_mask(self) -> Tensor:
@@ -178,12 +180,16 @@ def _against_baseline(method: Method, batch: Batch) -> Tensor:
     """Rewards, or returns-to-go of steps, less a baseline."""
     import torch
 
-    from clew.learn.process import joint, stepwise
-    from clew.learn.returns import discounted_returns
+    from clew.learn.process import joint, progress, stepwise
+    from clew.learn.returns import at_last_token, discounted_returns
 
     if batch.process is None:
         return torch.where(batch.mask, _compared(method, batch, batch.outcomes, batch.valid)[..., None], 0.0)
     rewards, mask = batch.step_rewards, batch.step_mask
+    if batch.credit == "progress":
+        outcome = _compared(method, batch, batch.outcomes, batch.valid)
+        own = batch.process + at_last_token(batch.weight * batch.outcomes, mask)
+        return batch.of_tokens(progress(outcome, own, mask))
     if method.advantage in ("moving-average", "greedy"):
         returns = discounted_returns(rewards, mask)
         steps = torch.stack(
@@ -191,7 +197,7 @@ def _against_baseline(method: Method, batch: Batch) -> Tensor:
         )
     else:
         among = cast("Callable[[Tensor, Tensor], Tensor]", lambda r, v: _compared(method, batch, r, v))
-        steps = (joint if batch.joint else stepwise)(rewards, mask, advantage=among)
+        steps = (joint if batch.credit == "joint" else stepwise)(rewards, mask, advantage=among)
     return batch.of_tokens(torch.where(mask, steps, 0.0))
 
 
@@ -274,7 +280,8 @@ def _paid(
             if settings.process_as == "values":
                 steps = values[1:]
             else:
-                steps = [after - before for before, after in pairwise(values)]
+                # A response that has ended has no future: only so do the differences leave the best policy the best.
+                steps = [after - before for before, after in pairwise([*values[:-1], 0.0])]
             paid[-1].append([settings.process_weight * step for step in steps])
     return paid
 

@@ -168,8 +168,9 @@ def _batch(
     if learner.implicit is not None and reference is not None:
         parts["implicit"] = padded(_implicit(learner, groups, examples, reference, moment), shape)
     mask = torch.arange(shape[-1]) < lengths[..., None]
-    joint = settings.step_credit.process_credit == "joint"
-    return Batch(rewards=rewards, valid=valid, mask=mask, joint=joint, average=learner.average, **parts), tokens
+    credit = settings.step_credit
+    how = {"credit": credit.process_credit, "weight": credit.process_weight, "average": learner.average}
+    return Batch(rewards=rewards, valid=valid, mask=mask, **how, **parts), tokens
 
 
 def stops_of(learner: Learner, groups: Sequence[Group]) -> Stops:

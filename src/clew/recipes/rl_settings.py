@@ -83,12 +83,13 @@ class StepSettings:
     process: Path | None = None
     """Run directory or checkpoint of a reward (clew reward train) that is paid at every step end."""
     process_as: Literal["differences", "values"] = "differences"
-    """differences: how much the step raised the score, which only shapes. values: the score itself, which also pays
-    for more steps."""
+    """differences: how much the step raised the score, the end of a response counting 0: that only shapes. values: the
+    score itself, which also pays for more steps."""
     process_weight: float = 1.0
     """What it is multiplied by."""
-    process_credit: Literal["stepwise", "joint"] = "stepwise"
-    """Within a group: stepwise compares returns at the same step, joint all step rewards as one set (GRPO, 4.1.3)."""
+    process_credit: Literal["stepwise", "joint", "progress"] = "stepwise"
+    """Within a group: stepwise compares returns at the same step, joint all step rewards as one set (GRPO, 4.1.3).
+    progress: the advantage of the outcome, and of each step beside it what it raised the score, not summed (PAV)."""
 
     def __post_init__(self) -> None:
         _at_least("steps rollouts", self.rollouts, 1)
