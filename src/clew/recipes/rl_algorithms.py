@@ -135,7 +135,8 @@ def _check_steps(settings: PolicyGradient, method: Method) -> None:
         return
     given = f"{steps.process_credit} with the advantage {advantage}"
     advice = "use --algorithm grpo, dr-grpo or rloo, or leave process_credit out"
-    raise InvalidValue("process_credit", given, f"an advantage of whole responses: {', '.join(sorted(OF_GROUPS))}", advice)
+    accepted = f"an advantage of whole responses: {', '.join(sorted(OF_GROUPS))}"
+    raise InvalidValue("process_credit", given, accepted, advice)
 
 
 def _check_tree(settings: PolicyGradient, method: Method) -> None:
