@@ -175,56 +175,62 @@ def _kept(tokens: int, layout: _Layout, folded: _Folded, size: _Size) -> tuple[F
     return (*first, mixed, mixed.reshape(layers, size.kv_heads, tokens * groups, size.head_width), *last)
 
 
-class _Body(torch.autograd.Function):
-    """Normalised final hidden states [tokens, width] of tokens `ids` that stand as `layout` says.
+class _Given(NamedTuple):
+    """What a pass through the body is of, besides its parameters."""
 
-    `parameters` are those of `_parameters`; the final norm's weight is folded into what follows. The embedding of the
-    token `unlearnt` gets no gradient; what gradients need is kept only if someone `learns`.
+    ids: Ints
+    """[tokens]: which."""
+    layout: _Layout
+    size: _Size
+    angles: tuple[Floats, Floats]
+    unlearnt: int | None
+    """The token whose embedding gets no gradient."""
+    learns: bool
+    """Whether what gradients need is to be kept."""
+
+
+class _Body(torch.autograd.Function):
+    """Normalised final hidden states [tokens, width]; the final norm's weight is folded into what follows.
+
+    `parameters` are those of `_parameters`.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        ids: Tensor,
-        layout: _Layout,
-        size: _Size,
-        angles: tuple[Floats, Floats],
-        unlearnt: int | None,
-        learns: bool,
-        *parameters: Tensor,
-    ) -> Tensor:
-        embedding, *arrays = map(_array, parameters)
-        layers = [arrays[at : at + OF_A_LAYER] for at in range(0, len(arrays), OF_A_LAYER)]
+    def forward(ctx: Any, given: _Given, *parameters: Tensor) -> Tensor:
+        embedding, layers = _by_layer(parameters)
+        size = given.size
         folded = _folded(layers, size)
-        kept = _kept(len(ids), layout, folded, size if learns else size._replace(layers=1))
-        x = embedding[ids.numpy()]
+        kept = _kept(len(given.ids), given.layout, folded, size if given.learns else size._replace(layers=1))
+        x = embedding[given.ids]
         weights = (*folded.turned, folded.norms)
         # Where nothing is to be learnt, each layer overwrites what the one before has left.
-        for some in [slice(None)] if learns else [slice(layer, layer + 1) for layer in range(size.layers)]:
-            own = (*(weight[some] for weight in weights), *angles, size.eps)
-            body_kernels.forward(sgemm(), own, layout, kept, x)
-        if not learns:
-            return torch.from_numpy(kept[-2])
-        ctx.save_for_backward(ids, *parameters)
-        ctx.layout, ctx.size, ctx.angles, ctx.unlearnt = layout, size, angles, unlearnt
-        ctx.folded, ctx.kept = folded, kept
+        for some in [slice(None)] if given.learns else [slice(layer, layer + 1) for layer in range(size.layers)]:
+            own = (*(weight[some] for weight in weights), *given.angles, size.eps)
+            body_kernels.forward(sgemm(), own, given.layout, kept, x)
+        if given.learns:
+            ctx.save_for_backward(*parameters)
+            ctx.given, ctx.folded, ctx.kept = given, folded, kept
         return torch.from_numpy(kept[-2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        ids, *parameters = ctx.saved_tensors
-        embedding, *arrays = map(_array, parameters)
-        layers = [arrays[at : at + OF_A_LAYER] for at in range(0, len(arrays), OF_A_LAYER)]
-        folded, size = ctx.folded, ctx.size
+        embedding, layers = _by_layer(ctx.saved_tensors)
+        given, folded = ctx.given, ctx.folded
         found = tuple(np.zeros_like(weights) for weights in (*folded.plain, folded.norms))
         grad = grads[0].contiguous().clone().numpy()
-        body_kernels.backward(sgemm(), (*folded.plain, folded.norms, *ctx.angles), ctx.layout, ctx.kept, found, grad)
+        own = (*folded.plain, folded.norms, *given.angles)
+        body_kernels.backward(sgemm(), own, given.layout, ctx.kept, found, grad)
         of_embedding = np.zeros_like(embedding)
-        kernels.add_rows(grad, ids.numpy(), of_embedding)
-        if ctx.unlearnt is not None:
-            of_embedding[ctx.unlearnt] = 0.0
+        kernels.add_rows(grad, given.ids, of_embedding)
+        if given.unlearnt is not None:
+            of_embedding[given.unlearnt] = 0.0
         *products, of_norms = found
-        return (None,) * 6 + (torch.from_numpy(of_embedding), *_unfolded(products, of_norms, layers, size))
+        return None, torch.from_numpy(of_embedding), *_unfolded(products, of_norms, layers, given.size)
+
+
+def _by_layer(parameters: Sequence[Tensor]) -> tuple[Floats, list[list[Floats]]]:
+    embedding, *arrays = map(_array, parameters)
+    return embedding, [arrays[at : at + OF_A_LAYER] for at in range(0, len(arrays), OF_A_LAYER)]
 
 
 def _parameters(model: Qwen3ForCausalLM) -> list[Tensor]:
@@ -322,10 +328,10 @@ def _states(model: Qwen3ForCausalLM, input_ids: Tensor, positions: Positions | N
     size = _Size(config.num_hidden_layers, heads, kv_heads, width, np.float32(config.rms_norm_eps))
     angles = _angles(time, width, config.rope_parameters["rope_theta"])
     ids = input_ids.flatten() if positions is None else input_ids.flatten()[positions.computed]
-    layout = _layout(batch, time, positions)
     parameters = _parameters(model)
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-    states: Tensor = _Body.apply(ids, layout, size, angles, config.pad_token_id, learns, *parameters)
+    given = _Given(ids.numpy(), _layout(batch, time, positions), size, angles, config.pad_token_id, learns)
+    states: Tensor = _Body.apply(given, *parameters)
     return states
 
 
