@@ -21,7 +21,7 @@ STEPS = 60
 
 
 def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
-    """pass@1 of both arms a seed, their means with intervals, and the paired difference."""
+    """pass@1 of all arms a seed, their means with intervals, and the paired differences."""
     from clew.recipes.stage import load_policy
     from clew.tasks import make_task
 
@@ -32,27 +32,34 @@ def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int
         rows.append(one_seed(start, task, process, seed + at, steps))
         said = {name: round(value, 3) for name, value in rows[-1].items() if isinstance(value, float)}
         print(f"seed {seed + at}, {time.perf_counter() - began:.0f} s: {said}", file=sys.stderr)
-    difference = over_seeds([row["process"] - row["outcome"] for row in rows])
+    difference = over_seeds([row["progress"] - row["outcome"] for row in rows])
+    shaping = over_seeds([row["shaping"] - row["outcome"] for row in rows])
     return {
         "task": TASK,
         "steps": steps,
         **told(rows),
-        "process_minus_outcome": difference,
-        "process_is_better": difference["low"] > 0.0,
+        "progress_minus_outcome": difference,
+        "progress_is_better": difference["low"] > 0.0,
+        "shaping_minus_outcome": shaping,
         "seeds": rows,
-        "note": "GRPO, equal rollouts and updates; process: differences of the reward at step ends, compared stepwise",
+        "note": "GRPO, equal rollouts and updates; progress: what a step raised the reward, beside the outcome's "
+        "advantage; shaping: the same differences summed to the end, compared stepwise",
     }
 
 
 def one_seed(start: LocalPolicy, task: AnyTask, process: Path, seed: int, steps: int) -> dict[str, Any]:
-    """Both arms from the same weights, problems and random streams."""
+    """All arms from the same weights, problems and random streams."""
     from clew.recipes.stage import training_problems
 
     problems = training_problems(task, seed, most=4000)
     config = LoopConfig(checkpoint=Path(), out=Path(), task=TASK, seed=seed, measure_problems=MEASURED)
     # Process rewards teach in groups whose outcomes are all equal, too: both arms are averaged over all samples.
     outcome = PolicyGradient(algorithm="grpo", max_tokens=config.max_tokens)
-    arms = {"outcome": outcome, "process": replace(outcome, step_credit=StepSettings(process=process))}
+    arms = {
+        "outcome": outcome,
+        "progress": replace(outcome, step_credit=StepSettings(process=process, process_credit="progress")),
+        "shaping": replace(outcome, step_credit=StepSettings(process=process)),
+    }
     row: dict[str, Any] = {"seed": seed}
     for name, settings in arms.items():
         policy, began = copied(start), time.perf_counter()
