@@ -39,6 +39,8 @@ ACCOUNT = {
     "samples_rejected": "in groups that were rejected and drawn anew",
     "samples_masked": "masked by the correction for another policy",
     "samples_unscored": "that nobody could judge",
+    "samples_dropped": "dropped for their age",
+    "samples_waiting": "not yet ended when the run did",
     "groups": "groups",
     "groups_rejected": "groups rejected",
     "prompts_too_long": "prompts longer than the context",
