@@ -73,6 +73,12 @@ def add_adapters(model: PreTrainedModel, tuning: Tuning, *, seed: int) -> None:
         model.add_adapter(config)
 
 
+def base_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """The weights of `model` without its adapters, which leave them as they were, by their names in the plain model."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name.replace(".base_layer.", "."): weight for name, weight in named if ".lora_" not in name}
+
+
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The state of `model` with its adapters added to the weights they adapt, under the names of the plain model."""
     import torch

@@ -190,9 +190,15 @@ class Learner:
 
     def finish(self) -> None:
         """Let the policy write, and be saved, with what was learnt: the average of the weights if there is one."""
+        if self._average is None:
+            self.refresh()
+        self.settle()
+
+    def settle(self) -> None:
+        """Let a policy that writes with the present weights do so with their average, if one is kept."""
         if self._average is not None:
             self._average.store()
-        self.refresh()
+            self.refresh()
 
     def save_beside(self, directory: Path) -> None:
         """Write into the checkpoint `directory` of the merged weights what there is of adapters and a value head."""
@@ -239,6 +245,19 @@ def reference_copy(learner: Learner) -> PreTrainedModel:
 
     model = copy.deepcopy(cast("PreTrainedModel", learner.policy.model)).eval()
     return cast("PreTrainedModel", model.requires_grad_(False))
+
+
+def reference_at_start(learner: Learner) -> PreTrainedModel:
+    """A frozen copy of what the policy writes with before it has learnt; what adapters leave as it is, is shared."""
+    import copy
+
+    from clew.models.tuning import base_weights
+
+    model = cast("PreTrainedModel", learner.policy.model)
+    kept = base_weights(learner.model) if learner.tuning.lora else {}
+    # What the memo has is not copied.
+    memo: dict[int, Any] = {id(weight): kept[name] for name, weight in model.named_parameters() if name in kept}
+    return cast("PreTrainedModel", copy.deepcopy(model, memo).eval().requires_grad_(False))
 
 
 def check_fits(examples: Sequence[Example], context: int) -> None:

@@ -55,8 +55,7 @@ def rl(  # noqa: PLR0913  who learns from what, by name
     learner: Learner | None = None,
 ) -> Diagnosis:
     """Train `policy`'s model in place on its own samples, by `learner` if it was made before."""
-    from clew.learn.baselines import moving_average
-    from clew.recipes.rl_learner import make_learner
+    from clew.recipes.rl_learner import average_rewards, make_learner
     from clew.recipes.rl_lessons import Moment, lessons_of
     from clew.recipes.rl_noise import noise_metrics
     from clew.recipes.rl_trees import tree_lessons
@@ -102,8 +101,7 @@ def rl(  # noqa: PLR0913  who learns from what, by name
         told = {**measured.metrics, **noise, **adapted_kl(learner, found)}
         behind, ages = versions_behind(policy.version, rollouts.version), age_metrics(policy.version, rollouts)
         learner.own.refresh()
-        if method.advantage == "moving-average":
-            learner.average = moving_average(learner.average, rewards, valid)
+        average_rewards(learner, rewards, valid)
         stage.record(
             step,
             tokens=rollouts.tokens + found.rollout_tokens,
@@ -124,8 +122,7 @@ def rl(  # noqa: PLR0913  who learns from what, by name
         if step == settings.steps - 1:
             stage.keep(with_finite_rewards(groups))
     diagnosis.say_what_waits()
-    if learner.own.tuning.ema:
-        learner.own.finish()
+    learner.own.settle()
     return diagnosis
 
 

@@ -111,13 +111,21 @@ def make_learner(
     return learner
 
 
+def average_rewards(learner: Learner, rewards: Tensor, valid: Tensor) -> None:
+    """Take the rewards of a batch into their moving average, if the method has one."""
+    from clew.learn.baselines import moving_average
+
+    if learner.method.advantage == "moving-average":
+        learner.average = moving_average(learner.average, rewards, valid)
+
+
 def reference_of(settings: PolicyGradient, own: plain.Learner) -> PreTrainedModel:
     """A copy of the policy, or the checkpoint that is asked for. Raises `InvalidValue` if its tokens mean others."""
     from clew.data.checkpoint_files import resolve_checkpoint
     from clew.reward.load import load_any
 
     if settings.reference is None:
-        return plain.reference_copy(own)
+        return plain.reference_at_start(own)
     model, tokenizer = load_any(resolve_checkpoint(settings.reference), "ForCausalLM")
     plain.same_vocabulary(own.tokenizer, tokenizer, "reference")
     return model
