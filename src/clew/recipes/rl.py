@@ -228,6 +228,8 @@ class RLConfig:
     tuning: Tuning = field(default_factory=Tuning)
     held_out: int = 500
     """Held-out problems to measure the result on."""
+    held_out_tokens: int = 288
+    """Most tokens of a response to one of them."""
     seed: int = 0
     """Every random draw derives from it."""
     ranks: int = 1
@@ -264,6 +266,6 @@ def main(config: RLConfig) -> int:
         config=config,
         policy=own.policy,
         steps=config.settings.steps,
-        evaluation=Evaluation(problems=config.held_out),
+        evaluation=Evaluation(problems=config.held_out, max_tokens=config.held_out_tokens),
         beside=own.save_beside,
     )

@@ -136,6 +136,8 @@ class SftConfig:
     tuning: Tuning = field(default_factory=Tuning)
     held_out: int = 500
     """Held-out problems to measure the result on."""
+    held_out_tokens: int = 288
+    """Most tokens of a response to one of them."""
     seed: int = 0
     """Every random draw derives from it."""
     ranks: int = 1
@@ -166,6 +168,6 @@ def main(config: SftConfig) -> int:
         config=config,
         policy=policy,
         steps=settings.steps,
-        evaluation=Evaluation(problems=config.held_out),
+        evaluation=Evaluation(problems=config.held_out, max_tokens=config.held_out_tokens),
         beside=learner.save_beside,
     )
