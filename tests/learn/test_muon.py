@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clew.learn import muon
 from clew.learn.muon import COEFFICIENTS, Muon, orthogonalise
 from clew.learn.optim import MuonAdamW, make_optimizer, split_parameters
 
@@ -31,6 +32,30 @@ def test_orthogonalise_is_the_textbook_newton_schulz(shape: tuple[int, int, int]
     batch = random(*shape)
     wanted = torch.stack([textbook(m.double(), steps) for m in batch])
     assert torch.allclose(orthogonalise(batch, steps=steps).double(), wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8), (8, 24), (24, 8), (1, 5), (5, 1), (1, 1), (33, 40), (100, 70), (128, 128), (128, 384), (384, 128)]
+)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_compiled_orthogonalise_is_the_textbook_newton_schulz(shape: tuple[int, int], steps: int) -> None:
+    matrix = random(*shape)
+    (out,) = muon._orthogonal([matrix], steps)
+    assert torch.allclose(out.double(), textbook(matrix.double(), steps), atol=2e-5)
+    (of_zero,) = muon._orthogonal([torch.zeros(shape)], steps)
+    assert torch.equal(of_zero, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 9])
+def test_matrices_are_divided_into_shares_of_about_equal_work(parts: int) -> None:
+    shapes = [torch.Size(s) for s in [(8, 24), (24, 8), (8, 8), (2, 8), (8, 24), (24, 8), (1, 1)]]
+    shares = muon._shares(shapes, parts)
+    assert sorted(index for share in shares for index in share) == list(range(len(shapes)))
+    assert all(shares)
+    if parts == 2:
+        large = [sum(index in (0, 1, 4, 5) for index in share) for share in shares]
+        assert large == [2, 2]
+    assert muon._shares([], parts) == []
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 96), (4, 96, 32), (4, 48, 48)])

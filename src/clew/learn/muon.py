@@ -1,23 +1,31 @@
 """Muon (Keller Jordan 2024, https://kellerjordan.github.io/posts/muon/): momentum whose matrices are orthogonalised.
 
 Differences from `torch.optim.Muon`, which has the same update: float32 instead of bfloat16 (emulated, so slow, on
-most CPUs), matrices of equal shape orthogonalised in one batch, and Newton-Schulz run on the small Gram matrix.
+most CPUs), Newton-Schulz run on the small Gram matrix, and matrices divided among threads.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from clew.models import orthogonal_kernels
+from clew.models.blas import sgemm
+from clew.models.side_by_side import side_by_side
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic with the steepest slope at zero that keeps singular values near one (Jordan 2024)."""
 
+EPSILON = 1e-7
+"""Norm below which a matrix counts as zero."""
 
-def orthogonalise(matrices: Tensor, *, steps: int = 5, eps: float = 1e-7) -> Tensor:
+
+def orthogonalise(matrices: Tensor, *, steps: int = 5, eps: float = EPSILON) -> Tensor:
     """Replace the singular values of each of `matrices` [N, rows, cols] by ones, roughly (0.7 to 1.2 after 5 steps).
 
     Newton-Schulz: X <- aX + b(XX')X + c(XX')²X, started from X / |X|. Every factor is a polynomial in A = XX', so
@@ -78,16 +86,13 @@ class Muon(torch.optim.Optimizer):
         updates = torch._foreach_lerp(gradients, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, parameter in enumerate(parameters):
-            rows, cols = parameter.shape
-            by_shape[min(rows, cols), max(rows, cols)].append(index)
-        for indices in by_shape.values():
-            wide = [updates[i].mT if updates[i].shape[0] > updates[i].shape[1] else updates[i] for i in indices]
-            for i, update in zip(indices, orthogonalise(torch.stack(wide), steps=group["steps"]), strict=True):
+
+        def apply(indices: list[int]) -> None:
+            for i, update in zip(indices, _orthogonal([updates[i] for i in indices], group["steps"]), strict=True):
                 rows, cols = parameters[i].shape
-                scale = max(1.0, rows / cols) ** 0.5
-                parameters[i].add_(update.mT if rows > cols else update, alpha=-lr * scale)
+                parameters[i].add_(update, alpha=-lr * max(1.0, rows / cols) ** 0.5)
+
+        side_by_side(torch.no_grad()(apply), _shares([p.shape for p in parameters], torch.get_num_threads()))
 
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -95,3 +100,35 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
+
+
+def _orthogonal(updates: list[Tensor], steps: int) -> Iterator[Tensor]:
+    """Each of `updates` orthogonalised: alone where compiled loops can, else with those of its shape."""
+    if all(update.dtype == torch.float32 and update.device.type == "cpu" for update in updates):
+        coefficients = tuple(map(np.float32, COEFFICIENTS))
+        for update in updates:
+            out = torch.empty(update.shape)
+            given = update.contiguous().numpy(), coefficients, steps, np.float32(EPSILON)
+            orthogonal_kernels.orthogonalise(sgemm(), *given, out.numpy())
+            yield out
+        return
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for index, update in enumerate(updates):
+        by_shape[update.shape].append(index)
+    found: dict[int, Tensor] = {}
+    for indices in by_shape.values():
+        found.update(zip(indices, orthogonalise(torch.stack([updates[i] for i in indices]), steps=steps), strict=True))
+    for index in range(len(updates)):
+        yield found[index]
+
+
+def _shares(shapes: Sequence[torch.Size], parts: int) -> list[list[int]]:
+    """Matrices of `shapes` divided into shares of about equal work."""
+    work = [min(shape) ** 2 * (max(shape) + 8 * min(shape)) for shape in shapes]
+    shares: list[list[int]] = [[] for _ in range(min(parts, len(shapes)))]
+    loads = [0] * len(shares)
+    for index in sorted(range(len(shapes)), key=lambda i: -work[i]):
+        least = loads.index(min(loads))
+        shares[least].append(index)
+        loads[least] += work[index]
+    return shares
