@@ -158,5 +158,11 @@ def test_no_two_ticks_of_an_axis_read_alike(low: float, span: float, ticks: int)
         assert len({plots.tick_text(value, span) for value in values}) == ticks
 
 
+def test_a_loop_is_told_in_rounds_not_in_the_names_of_its_stages():
+    stages = [{"name": name, "pass_at_1": RATE} for name in ("start", "round-01", "round-02")]
+    told = html.captions.headline(parse_summary({"stages": stages}))
+    assert told.startswith("After 2 rounds of search and learning, one sampled answer solves 45.0")
+
+
 def test_a_few_steps_are_not_called_a_rise():
     assert curve("the reward", [(0.0, 0.4), (1.0, 0.5)]) == "The reward went from 0.4 to 0.5."

@@ -88,10 +88,16 @@ def table(summary: dict[str, Any], path: Path) -> Table:
     from rich import box
     from rich.table import Table
 
-    shown = Table(title=f"{summary['method']} labels of {summary['task']}: {path}", box=box.SIMPLE, show_header=False)
+    # A title would be folded to the width of the rows.
+    shown = Table(box=box.SIMPLE, show_header=False)
+    shown.add_row("labels", f"{summary['method']}, of {summary['task']}")
+    shown.add_row("file", str(path))
+    names = {"labels": "steps with a label"}
     for name in ("solutions", "steps", "labels", "labels_that_count", "mean_label", "solutions_with_a_wrong_step"):
         value = summary[name]
-        shown.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
+        shown.add_row(
+            names.get(name, name.replace("_", " ")), f"{value:.3f}" if isinstance(value, float) else str(value)
+        )
     for name in ("unscored_rollouts", "skipped"):
         if summary.get(name):
             shown.add_row(name.replace("_", " "), str(summary[name]))

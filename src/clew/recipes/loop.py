@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 clew loop --checkpoint runs/sft --rounds 3 --out runs/loop
 clew loop --checkpoint runs/sft --strategy mcts --budget-tokens 2048 --learner dpo --settings.level step --out runs/loop
+clew loop --checkpoint runs/sft --strategy mcts --learner rl --settings.advantage tree-parent --out runs/loop
 clew loop --checkpoint runs/sft --learner rl --schedule --plateau.threshold 1e-3 --out runs/scheduled
 clew loop --checkpoint runs/sft --generate 'count=3|4|5,high=9|13' --out runs/frontier
 clew loop --checkpoint runs/sft --rounds 3 --out runs/loop --resume
@@ -53,9 +54,9 @@ def main(config: LoopConfig) -> int:
     else:
         from rich.console import Console
 
-        from clew.recipes.loop_table import round_table
+        from clew.recipes.loop_table import print_rounds
 
-        Console(highlight=False).print(round_table(summary))
+        print_rounds(summary, Console(highlight=False))
         print(f"report: {config.out / 'report.html'}")
     return 0
 

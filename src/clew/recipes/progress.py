@@ -195,8 +195,10 @@ def numbers(bar: Bar, label: str, left: Left) -> list[str]:
     """The parts of a line, the most needed first."""
     seconds = max(bar.seconds, 1e-9)
     parts = [f"{label}  {bar.share:.0%}", f"run {clock_time(left.run)} left"]
-    parts += [f"{name} {value:.3g}" for name, value in bar.metrics.items()]
-    parts.append(f"{short(bar.done / seconds)}/s")
+    parts += [told(name, value) for name, value in bar.metrics.items()]
+    # A stage of one unit, like a round, has no pace that says anything.
+    if bar.total > 1:
+        parts.append(f"{short(bar.done / seconds)}/s")
     if bar.tokens:
         parts.append(f"{short(bar.tokens / seconds)} tok/s")
     return [*parts, f"{clock_time(seconds)} + {clock_time(left.stage)} left"]
@@ -208,7 +210,20 @@ def summary_line(bar: Bar, label: str) -> str:
     parts = [f"{label}  done in {clock_time(seconds)}"]
     if bar.tokens:
         parts.append(f"{short(bar.tokens / seconds)} tok/s")
-    return "  ".join([*parts, *(f"{name} {value:.3g}" for name, value in bar.metrics.items())])
+    # Of what is over, how much of it was done is no news.
+    return "  ".join([*parts, *(told(name, value) for name, value in bar.metrics.items() if name not in SHARES)])
+
+
+SHARES = frozenset({"searched", "evaluated"})
+"""Metrics that say how much of a part of a stage is done."""
+
+
+def told(name: str, value: float) -> str:
+    """
+    >>> told("loss", 0.46512), told("evaluated", 0.5)
+    ('loss 0.465', 'evaluated 50%')
+    """
+    return f"{name} {value:.0%}" if name in SHARES else f"{name} {value:.3g}"
 
 
 def fit(parts: list[str], width: int) -> str:

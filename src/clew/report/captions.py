@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from clew.report.data import Rate, SearchPoint, Stage, Summary
 from clew.report.plots import Point, behaviour_names
-from clew.report.words import count, listed, percent, short, stage_label, with_interval
+from clew.report.words import ROUND, count, listed, percent, short, stage_label, with_interval
 
 CURVES = "Pale: step by step; strong: running mean. From and to are the means of the first and last tenth of the steps."
 
@@ -39,12 +39,20 @@ def headline(summary: Summary) -> str:
     if last is None:
         return "No accuracy was measured in this run."
     rate = last.rates["pass_at_1"]
-    names = listed([stage_label(s.name) for s in summary.stages[: summary.stages.index(last) + 1]])
+    names = listed(_steps_taken([s.name for s in summary.stages[: summary.stages.index(last) + 1]]))
     text = f"After {names}, one sampled answer solves {percent(rate.mean)} of {rate.n:,} held-out problems"
     best = best_search(summary.search)
     if best is None:
         return f"{text}."
     return f"{text}; {best.label} reaches {percent(best.accuracy.mean)}."
+
+
+def _steps_taken(names: Sequence[str]) -> list[str]:
+    """The stages by name; of a loop, how many rounds."""
+    rounds = sum(name.startswith(ROUND) for name in names)
+    if not rounds:
+        return [stage_label(name) for name in names]
+    return [f"{rounds} round{'s' * (rounds > 1)} of search and learning"]
 
 
 def best_search(points: Sequence[SearchPoint]) -> SearchPoint | None:

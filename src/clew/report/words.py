@@ -9,13 +9,18 @@ NONE = "\N{EN DASH}"
 
 LABELS = {"pretrain": "pre-training", "sft": "SFT", "expert_iteration": "expert iteration", "rl": "RL"}
 
+ROUND = "round-"
+"""How the stages of a loop begin."""
+
 
 def stage_label(name: str) -> str:
     """The name of a stage as readers know it.
 
-    >>> stage_label("expert_iteration"), stage_label("my_stage")
-    ('expert iteration', 'my stage')
+    >>> stage_label("expert_iteration"), stage_label("my_stage"), stage_label("round-02")
+    ('expert iteration', 'my stage', 'round 2')
     """
+    if name.startswith(ROUND) and name.removeprefix(ROUND).isdecimal():
+        return f"round {int(name.removeprefix(ROUND))}"
     return LABELS.get(name, name.replace("_", " "))
 
 
