@@ -155,6 +155,7 @@ class Pool:
         return min(self.settings.partial, self.settings.max_tokens - len(response.tokens))
 
     def _continued(self, rows: Sequence[tuple[Problem, Response]], sampling: Sampling) -> list[Response]:
+        from clew.learn.ranks import shared
         from clew.models.sampling import stream_after
 
         prompts = [
@@ -162,7 +163,7 @@ class Pool:
             for problem, response in rows
         ]
         start = time.perf_counter()
-        pieces = self.policy.sample(prompts, sampling)
+        pieces = shared("pieces", prompts, lambda own: self.policy.sample(own, sampling))
         tokens = sum(len(piece.tokens) for piece in pieces)
         second_per_token = (time.perf_counter() - start) / max(tokens, 1)
         self.sampled += tokens
@@ -183,25 +184,25 @@ class Pool:
     def _judged(self, groups: Sequence[Begun]) -> list[Group]:
         from clew.evaluate.memo import MemoJudge
         from clew.evaluate.sample import judged
+        from clew.learn.ranks import shared
 
         judge = MemoJudge(self.task)
-        return [
-            Group(
-                group.problem,
-                tuple(
-                    judged(
-                        Prompt(State(group.problem), response.seed),
-                        joined(response.pieces),
-                        self.policy,
-                        judge,
-                        seconds=response.seconds,
-                        stage=self.stage,
-                    )
-                    for response in group.responses
-                ),
-            )
-            for group in groups
-        ]
+
+        def of(group: Begun) -> Group:
+            told = [
+                judged(
+                    Prompt(State(group.problem), response.seed),
+                    joined(response.pieces),
+                    self.policy,
+                    judge,
+                    seconds=response.seconds,
+                    stage=self.stage,
+                )
+                for response in group.responses
+            ]
+            return Group(group.problem, tuple(told))
+
+        return shared("verdicts", groups, lambda own: list(map(of, own)))
 
 
 def joined(pieces: Sequence[Completion]) -> Completion:

@@ -223,7 +223,10 @@ def _end_with_launcher() -> None:
 def _threads() -> int:
     """Threads that a process alone would take."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
+    if said.isdecimal() and int(said):
+        return int(said)
+    # Where a process cannot be tied to cores, there is no such function.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_port() -> int:
