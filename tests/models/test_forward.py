@@ -14,7 +14,7 @@ from torch import Tensor
 from clew.models import body_kernels, forward, kernels
 from clew.models.architecture import SmallQwen3
 from clew.models.blas import sgemm
-from clew.models.forward import hidden_states, rotary_table, rotary_tables, token_logprobs
+from clew.models.forward import hidden_states, rotary_table, token_logprobs
 
 F = np.float32
 LOGPROB_TOLERANCE = 2e-5
@@ -247,7 +247,7 @@ def test_heads_are_split_normalised_and_rotated(heads: int, kv_heads: int, first
     width, groups, tokens = 6, heads // kv_heads, 6
     times = torch.tensor([0, 5, 5, 1, 2, 0])
     cos, sin = (table[times] for table in rotary_table(6, width, 10.0))
-    angles = forward._angles(6, width, 10.0)
+    angles = [table[:, : width // 2].contiguous().numpy() for table in rotary_table(6, width, 10.0)]
     shapes = (kv_heads, (tokens + first) * groups, width), *[(tokens + first, kv_heads, width)] * 2
 
     class Split(torch.autograd.Function):
@@ -348,13 +348,3 @@ def test_gradient_of_token_logprob(size: float, count: int) -> None:
 
     hidden = (rand(count + 1, 5).detach() * size).requires_grad_()
     same_gradients(lambda h, w: forward._TokenLogProb.apply(h, w, places, targets, 0.7)[0], plain, (hidden, rand(7, 5)))
-
-
-def test_rotary_tables_carry_norms_and_scale() -> None:
-    cos, sin = rotary_table(3, 6, 10.0)
-    x, q_norm, k_norm = rand(2, 3, 4, 6), rand(6), rand(1, 6)[0]
-    by_cos, by_sin = rotary_tables(q_norm, k_norm, cos, sin, heads=3, kv_heads=1)
-    normed_x = x * torch.stack([q_norm / 6**0.5] * 3 + [k_norm])
-    rotated_half = torch.cat([-normed_x[..., 3:], normed_x[..., :3]], dim=-1)
-    expected = normed_x * cos[:, None] + rotated_half * sin[:, None]
-    torch.testing.assert_close(x * by_cos + x.roll(3, dims=-1) * by_sin, expected)

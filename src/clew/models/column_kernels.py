@@ -8,38 +8,38 @@ from clew.models.kernels import compiled
 
 
 @compiled
-def rotate_into_cache(y, cos, sin, keys, values, rows, columns, padding, eps, queries):
+def rotate_into_cache(y, norms, cos, sin, keys, values, rows, columns, padding, eps, queries):
     """Divide what a projection made, `y` [tokens, heads + 2 * kv_heads, head_width], into queries, keys and values.
 
-    Queries and keys are normalised and rotated by tables [context, heads + kv_heads, head_width] that carry the norms'
-    weights and 1 / sqrt(head_width). Queries go to `queries` [tokens, heads, head_width], the others to `rows` and
-    `columns` [tokens] of `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity,
+    Queries and keys are normalised with the weights `norms` [heads + kv_heads, head_width] and rotated by the angles
+    `cos` and `sin` [context, head_width / 2]. Queries go to `queries` [tokens, heads, head_width], the others to `rows`
+    and `columns` [tokens] of `keys` [rows, kv_heads, head_width, capacity] and `values` [rows, kv_heads, capacity,
     head_width]; `padding` [rows] columns come before position 0.
     """
     tokens, _, width = y.shape
     heads, kv_heads = queries.shape[1], keys.shape[1]
     half = width // 2
-    rotated = np.empty((heads + kv_heads, width), np.float32)
+    rotated = np.empty(width, np.float32)
     for token in range(tokens):
         row, column = rows[token], columns[token]
-        position = column - padding[row]
+        cosines, sines = cos[column - padding[row]], sin[column - padding[row]]
         for head in range(heads + kv_heads):
+            own, norm = y[token, head], norms[head]
             total = np.float32(0.0)
             for i in range(width):
-                total += y[token, head, i] * y[token, head, i]
+                total += own[i] * own[i]
             scale = np.float32(1.0) / np.sqrt(total / np.float32(width) + eps)
+            into = queries[token, head] if head < heads else rotated
             for i in range(half):
-                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
-                rotated[head, i] = low * cos[position, head, i] + high * sin[position, head, i]
+                low, high = own[i] * norm[i], own[half + i] * norm[half + i]
+                into[i] = scale * (low * cosines[i] - high * sines[i])
             for i in range(half):
-                low, high = scale * y[token, head, i], scale * y[token, head, i + half]
-                rotated[head, i + half] = high * cos[position, head, i + half] + low * sin[position, head, i + half]
-        for head in range(heads):
-            for i in range(width):
-                queries[token, head, i] = rotated[head, i]
+                low, high = own[i] * norm[i], own[half + i] * norm[half + i]
+                into[half + i] = scale * (high * cosines[i] + low * sines[i])
+            if head >= heads:
+                for i in range(width):
+                    keys[row, head - heads, i, column] = rotated[i]
         for kv in range(kv_heads):
-            for i in range(width):
-                keys[row, kv, i, column] = rotated[heads + kv, i]
             for i in range(width):
                 values[row, kv, column, i] = y[token, heads + kv_heads + kv, i]
 

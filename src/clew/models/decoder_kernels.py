@@ -44,12 +44,12 @@ def attend(blas, queries, keys, values, rows, columns, padding, out):
 
 @compiled
 def through_layers(
-    blas, qkv, cos, sin, output, gate_up, down, keys, values, rows, columns, padding, eps,
+    blas, qkv, output, gate_up, down, norms, cos, sin, keys, values, rows, columns, padding, eps,
     x, z, y, queries, mixed, lifted, product, scale,
 ):  # fmt: skip
     """Bring hidden states `x` [tokens, width] through the layers; `z` are then the normalised final ones.
 
-    Weights are [layers, in, out], `cos` and `sin` [layers, context, heads + kv_heads, head_width], `keys` and `values`
+    Weights are [layers, in, out], `norms` [layers, heads + kv_heads, head_width], `keys` and `values`
     as in `attend` with layers in front. What follows them in the arguments is as in `attend` and `rotate_into_cache`,
     then memory for what each layer makes.
     """
@@ -61,7 +61,7 @@ def through_layers(
         normalise(x, eps, z, scale)
         multiply(blas, z, qkv[layer], y, zero)
         own = keys[layer], values[layer]
-        rotate_into_cache(by_heads, cos[layer], sin[layer], own[0], own[1], rows, columns, padding, eps, queries)
+        rotate_into_cache(by_heads, norms[layer], cos, sin, own[0], own[1], rows, columns, padding, eps, queries)
         attend(blas, queries, own[0], own[1], rows, columns, padding, mixed)
         multiply(blas, flat, output[layer], x, one)
         normalise(x, eps, z, scale)

@@ -87,11 +87,13 @@ class _Size(NamedTuple):
         return (self.heads + 2 * self.kv_heads) * self.head_width
 
 
-class _Folded(NamedTuple):
-    """Weights of all layers as they are multiplied, norms folded in: [layers, out, in], and transposed."""
+class Folded(NamedTuple):
+    """Weights of all layers as they are multiplied, joined and with norms folded in."""
 
     plain: tuple[Floats, ...]
+    """[layers, out, in]: queries, keys and values; output of the attention; gates and ups; down."""
     turned: tuple[Floats, ...]
+    """The same, transposed: [layers, in, out]."""
     norms: Floats
     """[layers, heads + kv_heads, head_width], with 1 / sqrt(head_width) in those of the queries."""
 
@@ -111,7 +113,7 @@ def _pieces(of_layer: Sequence[Floats]) -> list[tuple[int, int, Floats, Floats |
     return found
 
 
-def _folded(layers: Sequence[Sequence[Floats]], size: _Size) -> _Folded:
+def _folded(layers: Sequence[Sequence[Floats]], size: _Size) -> Folded:
     width, inner = layers[0][10].shape
     shapes = (size.channels, width), (width, size.heads * size.head_width), (2 * inner, width), (width, inner)
     plain = tuple(np.empty((len(layers), *shape), np.float32) for shape in shapes)
@@ -124,7 +126,7 @@ def _folded(layers: Sequence[Sequence[Floats]], size: _Size) -> _Folded:
             body_kernels.fold(weight, by, plain[place][layer], turned[place][layer], first)
         norms[layer, : size.heads] = of_layer[4] * np.float32(size.head_width**-0.5)
         norms[layer, size.heads :] = of_layer[5]
-    return _Folded(plain, turned, norms)
+    return Folded(plain, turned, norms)
 
 
 def _unfolded(
@@ -148,7 +150,7 @@ def _unfolded(
     return found
 
 
-def _kept(tokens: int, layout: _Layout, folded: _Folded, size: _Size) -> tuple[Floats, ...]:
+def _kept(tokens: int, layout: _Layout, folded: Folded, size: _Size) -> tuple[Floats, ...]:
     """Memory for what the backward pass needs, in the order of `body_kernels.forward`."""
     layers, (width, inner) = size.layers, folded.plain[3].shape[1:]
     groups = size.heads // size.kv_heads
@@ -295,22 +297,6 @@ def rotary_table(length: int, head_width: int, base: float) -> tuple[Tensor, Ten
     return angles.cos(), angles.sin()
 
 
-def _swap_halves(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    return torch.cat([x[..., half:], x[..., :half]], dim=-1)
-
-
-def rotary_tables(
-    q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, *, heads: int, kv_heads: int
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines with norms folded in, [time, heads + kv_heads, head_width]; 1 / sqrt(head_width) too."""
-    half = cos.shape[-1] // 2
-    q_norm = q_norm * cos.shape[-1] ** -0.5
-    norms = torch.cat([q_norm.expand(heads, -1), k_norm.expand(kv_heads, -1)])
-    signed = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
-    return cos[:, None, :] * norms, signed[:, None, :] * _swap_halves(norms)
-
-
 def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
     """Normalised final hidden states [batch, time, width] of right-padded `input_ids` [batch, time], causal attention.
 
@@ -322,23 +308,33 @@ def hidden_states(model: Qwen3ForCausalLM, input_ids: Tensor) -> Tensor:
 
 def _states(model: Qwen3ForCausalLM, input_ids: Tensor, positions: Positions | None) -> Tensor:
     """The same as [tokens, width], of the computed `positions` alone; None for all of them."""
-    config = model.config
     batch, time = input_ids.shape
-    heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    size = _Size(config.num_hidden_layers, heads, kv_heads, width, np.float32(config.rms_norm_eps))
-    angles = _angles(time, width, config.rope_parameters["rope_theta"])
     ids = input_ids.flatten() if positions is None else input_ids.flatten()[positions.computed]
     parameters = _parameters(model)
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-    given = _Given(ids.numpy(), _layout(batch, time, positions), size, angles, config.pad_token_id, learns)
-    states: Tensor = _Body.apply(given, *parameters)
+    where = _layout(batch, time, positions), _size(model), angles(model, time), model.config.pad_token_id
+    states: Tensor = _Body.apply(_Given(ids.numpy(), *where, learns), *parameters)
     return states
 
 
-def _angles(time: int, head_width: int, base: float) -> tuple[Floats, Floats]:
-    """Cosines and sines, [time, head_width / 2]: the halves of a table are alike."""
-    cos, sin = (table[:, : head_width // 2] for table in rotary_table(time, head_width, base))
-    return _array(cos), _array(sin)
+def _size(model: Qwen3ForCausalLM) -> _Size:
+    config = model.config
+    heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    return _Size(config.num_hidden_layers, *heads, np.float32(config.rms_norm_eps))
+
+
+def angles(model: Qwen3ForCausalLM, time: int) -> tuple[Floats, Floats]:
+    """Cosines and sines of the rotary embedding, [time, head_width / 2]: the halves of its table are alike."""
+    config = model.config
+    cos, sin = rotary_table(time, config.head_dim, config.rope_parameters["rope_theta"])
+    half = config.head_dim // 2
+    return _array(cos[:, :half]), _array(sin[:, :half])
+
+
+def folded_weights(model: Qwen3ForCausalLM) -> Folded:
+    """A copy of the layers' present weights."""
+    _, layers = _by_layer(_parameters(model))
+    return _folded(layers, _size(model))
 
 
 class TokenLogProbs(NamedTuple):

@@ -15,27 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clew.models import blas, column_kernels, decoder_kernels
-from clew.models.forward import rotary_table, rotary_tables
+from clew.models.forward import angles, folded_weights
 from clew.models.prefix_cache import PrefixCache, Slots
 from clew.models.prefix_counts import Shape
+from clew.models.side_by_side import on_one_thread
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
-
-
-class _Weights(NamedTuple):
-    """Weights of the layers, transposed for `x @ w` [layers, in, out], joined where eager mode multiplies apart.
-
-    Norm weights are folded into what follows them: into the projections, and into the rotary tables `cos` and `sin`
-    [layers, context, heads + kv_heads, head_width], which also carry the attention's 1 / sqrt(head_width).
-    """
-
-    qkv: NDArray[np.float32]
-    cos: NDArray[np.float32]
-    sin: NDArray[np.float32]
-    output: NDArray[np.float32]
-    gate_up: NDArray[np.float32]
-    down: NDArray[np.float32]
 
 
 class RowCache(NamedTuple):
@@ -110,10 +96,8 @@ class IncrementalForward:
     def __init__(self, model: Qwen3ForCausalLM) -> None:
         config = model.config
         self._model = model
-        self._heads: int = config.num_attention_heads
         self._eps = np.float32(config.rms_norm_eps)
-        base = config.rope_parameters["rope_theta"]
-        self._rotary = rotary_table(config.max_position_embeddings, config.head_dim, base)
+        self._angles = angles(model, config.max_position_embeddings)
         self.shape = Shape(
             config.num_hidden_layers,
             config.num_key_value_heads,
@@ -126,14 +110,19 @@ class IncrementalForward:
         self._counting = Lock()
         self.refresh()
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Copy the model's present weights."""
-        core = self._model.model
+        on_one_thread(self._copy, self._model)
+
+    @torch.no_grad()
+    def _copy(self, model: Qwen3ForCausalLM) -> None:
+        core = model.model
         self._embedding = core.embed_tokens.weight.detach().numpy().copy()
-        self.unembedding = _folded(core.norm.weight, self._model.lm_head.weight)
-        fused = [_fuse(layer, *self._rotary, self._heads, self.shape.kv_heads) for layer in core.layers]
-        self._weights = _Weights(*(torch.stack(parts).numpy() for parts in zip(*fused, strict=True)))
+        self.unembedding = (model.lm_head.weight * core.norm.weight).t().contiguous()
+        """[width, vocabulary], with the final norm's weight folded in."""
+        folded = folded_weights(model)
+        self._weights = folded.turned
+        self._norms = folded.norms
 
     def new_cache(self, padding: NDArray[np.int64], capacity: int, rows: int = 0) -> RowCache:
         """Room for `capacity` columns of as many rows as `padding` [first rows] has, or `rows` if that is more."""
@@ -145,10 +134,9 @@ class IncrementalForward:
 
     def scratch(self, tokens: int) -> Scratch:
         """Memory of a pass over up to `tokens` tokens."""
-        weights = self._weights
-        _, inner, width = weights.down.shape
-        heads = weights.output.shape[1]
-        widths = width, width, weights.qkv.shape[2], heads, heads, 2 * inner, inner, self.unembedding.shape[1]
+        qkv, output, _, down = self._weights
+        (inner, width), heads = down.shape[1:], output.shape[1]
+        widths = width, width, qkv.shape[2], heads, heads, 2 * inner, inner, self.unembedding.shape[1]
         return Scratch([torch.empty(tokens, size) for size in widths], self.shape.head_width)
 
     def run(self, tokens: NDArray[np.int64], rows: Slots, columns: Slots, cache: RowCache, scratch: Scratch) -> Tensor:
@@ -161,7 +149,7 @@ class IncrementalForward:
         np.take(self._embedding, tokens, axis=0, out=scratch.x)
         decoder_kernels.through_layers(
             blas.sgemm(),
-            *self._weights,
+            *(*self._weights, self._norms, *self._angles),
             *(cache.keys, cache.values, rows, columns, cache.padding, self._eps),
             *(scratch.x, scratch.z, scratch.y, scratch.queries, scratch.mixed),
             *(scratch.gate_up, scratch.product, scratch.scale),
@@ -177,21 +165,3 @@ class IncrementalForward:
     def step(self, tokens: NDArray[np.int64], column: int, cache: RowCache, scratch: Scratch) -> Tensor:
         """`run` for one token in each of the first rows, all of them in the same `column`."""
         return self.run(tokens, np.arange(len(tokens)), np.full(len(tokens), column), cache, scratch)
-
-
-def _folded(norm: Tensor, *projections: Tensor) -> Tensor:
-    """Projections [out, in] joined, with the norm weight [in] in front of them folded in, as [in, out]."""
-    return (torch.cat(projections) * norm).detach().t().contiguous()
-
-
-def _fuse(layer: torch.nn.Module, cos: Tensor, sin: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, ...]:
-    """Of one layer, in the order of `_Weights`."""
-    attention, mlp = layer.self_attn, layer.mlp
-    projections = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
-    return (
-        _folded(layer.input_layernorm.weight, *projections),
-        *rotary_tables(attention.q_norm.weight, attention.k_norm.weight, cos, sin, heads=heads, kv_heads=kv_heads),
-        attention.o_proj.weight.detach().t(),
-        _folded(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
-        mlp.down_proj.weight.detach().t(),
-    )
