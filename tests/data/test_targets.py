@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clew.core.errors import InvalidValue
-from clew.core.types import Problem
+from clew.core.types import Completion, FinishReason, Problem, State
 from clew.data.origin import Origin
 from clew.data.targets import Target, visit_shares, visit_targets
+from clew.search.tree import Tree
 
 same = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 VISITS = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any)
@@ -107,6 +108,25 @@ def test_roll_outs_are_no_choice_but_count_in_the_value(sprout):
     root, below = visit_targets(sprout.tree)
     assert (root.actions, root.visits, root.value) == (((1,), (2,)), (4, 1), 0.4)
     assert (below.actions, below.visits, below.value) == (((3,), (4,)), (1, 2), 0.5)
+
+
+def test_what_is_written_anew_or_on_another_question_is_no_choice_in_the_state():
+    here, elsewhere = Problem("a", "a", ()), Problem("b", "a", ())
+    tree = Tree(here)
+
+    def add(parent, problem, before, new):
+        completion = Completion(new, (-1.0,) * len(new), FinishReason.STEP)
+        node = tree.add(parent, State(problem, before).extend(completion), completion)
+        tree.visits[node], tree.value_sum[node], tree.prior[node] = 2, 1.0, 0.5
+        return node
+
+    top = add(0, here, (), (1, 2))
+    add(top, here, (1, 2), (3,))
+    add(top, here, (), (4,))
+    add(top, elsewhere, (1, 2), (5,))
+    tree.visits[0] = 8
+    found = {one.origin.node: one.actions for one in visit_targets(tree)}
+    assert found == {0: ((1, 2),), top: ((3,),)}
 
 
 def test_no_visits_no_target(sprout):
