@@ -9,14 +9,14 @@ import torch
 from one_token_world import PROBLEMS, Half, chance, distribution, learner, right_mask, stage
 
 from clew.core.errors import InvalidValue
-from clew.core.types import Message, Problem
+from clew.core.types import Message, Problem, Sampling
 from clew.data.targets import Target
+from clew.evaluate import sample_groups
 from clew.learn.batch import Example
-from clew.learn.best_of_n import best_of_n_log_weight
 from clew.models.shared_value import with_saved_head
 from clew.recipes.cloning import Lesson
 from clew.recipes.distill import DistillConfig, check, learn
-from clew.recipes.distill_bond import Bond
+from clew.recipes.distill_bond import Anchored, Bond, backward_examples, bond_step
 from clew.recipes.distill_star import Star, hinted
 from clew.recipes.distill_teacher import Teacher, correct_step, divergence_of
 from clew.recipes.distill_visits import Visits, visit_step, visited_states
@@ -83,8 +83,7 @@ def test_bond_moves_towards_the_distribution_of_best_of_n(tmp_path):
     who, task = learner(), Half()
     anchor, mask = distribution(who), right_mask(who, task)
     p = float(anchor[mask].sum())
-    weights = best_of_n_log_weight(torch.tensor([0.0, 1 - p]), torch.tensor([1 - p, p]), 4).double()
-    target = anchor * torch.where(mask, weights[1], weights[0]).exp()
+    target = best_of_four(anchor, mask)
     assert float(target.sum()) == pytest.approx(1.0, abs=1e-6)
 
     def divergence():
@@ -97,6 +96,56 @@ def test_bond_moves_towards_the_distribution_of_best_of_n(tmp_path):
     assert divergence() < 0.5 * before
     # It does not go past the target, as a reward without the KL would.
     assert float(distribution(who)[mask].sum()) < 0.5 * (1 + 1 - (1 - p) ** 4) + 0.05
+
+
+def best_of_four(anchor, mask):
+    """pi(y) ((p_< + p_=)^4 - p_<^4) / p_= of every token: right ones above the wrong ones (arXiv 2407.14622)."""
+    p = float(anchor[mask].sum())
+    return anchor * torch.where(mask, (1 - (1 - p) ** 4) / p, (1 - p) ** 3)
+
+
+def test_the_fixed_point_of_bond_is_the_distribution_of_best_of_n():
+    """Every token once, as often as the policy writes it: no sampling, so the policy must arrive at the formula."""
+    who, task = learner(), Half()
+    mask = right_mask(who, task)
+    target = best_of_four(distribution(who)[: len(mask)], mask)
+    target = target / target.sum()
+    optimizer, prompt = who.optimizer(lr_matrix=0.01, lr_other=0.01), who.prompt_ids(PROBLEMS[0])
+
+    def gaps():
+        now = distribution(who)[: len(mask)]
+        return now, (target / now).log()
+
+    for step in range(60):
+        now, gap = gaps()
+        worth = ((gap - (now * gap).sum()) * now * len(mask)).tolist()
+        every = [Example(prompt_ids=prompt, response_ids=(t,), advantage=a) for t, a in enumerate(worth)]
+        bond_step(who, optimizer, every[:1], every, backward=1.0, step=step, rate=1 - step / 60)
+    now, gap = gaps()
+    assert float(-(now * gap).sum()) < 2e-3
+    assert float(now[mask].sum()) == pytest.approx(float(target[mask].sum()), abs=0.01)
+
+
+def test_what_a_sample_is_worth_to_bond_is_how_far_it_is_below_best_of_n():
+    """Against the formula of each sample, its own log-probs, and rewards of draws of the anchor counted by hand."""
+    who, task, anchor = learner(), Half(), learner(seed=1)
+    groups = sample_groups(who.policy, task, PROBLEMS[:2], n=6, sampling=Sampling(max_tokens=1), seed=3)
+    rewards = ((1.0, 0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
+    known = [Anchored(group=g, rewards=r, best=g.trajectories[0]) for g, r in zip(groups, rewards, strict=True)]
+    found = backward_examples(groups, known, 3, anchor.model, who)
+    assert len(found) == 12
+    for at, (group, of_anchor) in enumerate(zip(groups, rewards, strict=True)):
+        ours, theirs = distribution(who, group.problem), distribution(anchor, group.problem)
+        worth = []
+        for one in group.trajectories:
+            reward, token = float(one.verdict.right), one.completion.tokens[0]
+            lower = sum(other < reward for other in of_anchor) / 6
+            equal = (sum(other == reward for other in of_anchor) + 1) / 6
+            factor = ((lower + equal) ** 3 - lower**3) / equal
+            worth.append(math.log(factor) + float(theirs[token].log() - ours[token].log()))
+        for place, example in enumerate(found[6 * at : 6 * at + 6]):
+            others = [w for i, w in enumerate(worth) if i != place]
+            assert example.advantage == pytest.approx(worth[place] - sum(others) / 5, abs=1e-4)
 
 
 def targets():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clew.core.types import State
+from clew.learn.optim import make_optimizer
 from clew.models.tokenizer import FastCodec
 from clew.models.value_head import ValueReader
+from clew.reward.fit import probabilities, value_step
 from clew.reward.inverse import DemonstratedReward, contrast, log_ratios
 from clew.tasks import Countdown
 
@@ -49,6 +54,38 @@ def test_the_best_classifier_of_a_softly_optimal_expert_has_the_reward_as_its_lo
         said = 1 / (1 + np.exp(-logits))
         logits += 4.0 * (expert * (1 - said) - policy * said)
     assert logits - logits.mean() == pytest.approx(reward - reward.mean(), abs=1e-3)
+
+
+def test_on_every_text_of_a_world_the_recovered_reward_is_the_true_one_and_ranks_policies_as_it_does(value_model):
+    """Nine texts of two tokens, shown and sampled as often as an expert and a policy write them.
+
+    At the end of a text the logit is its reward less log Z; after the first token the soft value
+    log E[exp(r) | token] less log Z; before it nothing. Policies that differ in what they earn come in the true order.
+    """
+    rng = np.random.default_rng(1)
+    texts = list(itertools.product((300, 301, 302), repeat=2))
+    policy, reward = rng.dirichlet(np.full(9, 5.0)), rng.normal(size=9)
+    earned = policy * np.exp(reward)
+    prompt = (5, 6)
+    pairs = contrast([prompt] * 9, texts, texts)
+    often = [share for both in zip(earned / earned.sum(), policy, strict=True) for share in both]
+    examples = [replace(e, weights=tuple(w * p for w in e.weights)) for e, p in zip(pairs, often, strict=True)]
+    model = copy.deepcopy(value_model)
+    optimizer = make_optimizer(model, lr_matrix=0.01, lr_other=0.01)
+    for step in range(150):
+        value_step(model, optimizer, examples, step=step, multiplier=1 - step / 150)
+    rows = [log_ratios(said) for said in probabilities(model, examples[::2])]
+    log_z = math.log(earned.sum())
+    recovered = np.array([row[2] for row in rows])
+    assert recovered == pytest.approx(reward - log_z, abs=0.1)
+    for at, (first, _) in enumerate(texts):
+        alike = [i for i, text in enumerate(texts) if text[0] == first]
+        assert rows[at][1] == pytest.approx(math.log(earned[alike].sum() / policy[alike].sum()) - log_z, abs=0.1)
+        assert rows[at][0] == pytest.approx(0.0, abs=0.1)
+    others = rng.dirichlet(np.full(9, 0.5), size=40)
+    for one, other in itertools.combinations(others, 2):
+        if abs((one - other) @ reward) > 0.1:
+            assert ((one - other) @ recovered > 0) == ((one - other) @ reward > 0)
 
 
 def test_a_score_is_the_logit_of_transformers(value_model, tokenizer):
