@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,27 +66,26 @@ def pad(examples: Sequence[Example], *, pad_id: int = 0, dtype: torch.dtype = to
     if not examples:
         raise InvalidValue("examples", examples, "at least one example", "skip the update when there is none")
     shape = len(examples), max(max(e.length for e in examples), 1)
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)
-    targets = torch.full(shape, pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.bool)
-    target_mask = torch.zeros(shape, dtype=torch.bool)
-    old_logprobs = torch.zeros(shape, dtype=dtype)
+    # Filled as arrays: assigning to a part of a tensor takes several times as long.
+    input_ids, targets = np.full(shape, pad_id, np.int64), np.full(shape, pad_id, np.int64)
+    attention_mask, target_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    old_logprobs = np.zeros(shape)
     for row, example in enumerate(examples):
         _check(example)
-        ids = torch.tensor([*example.prompt_ids, *example.response_ids], dtype=torch.long)
+        ids = [*example.prompt_ids, *example.response_ids]
         response = slice(len(example.prompt_ids) - 1, example.length)
         input_ids[row, : example.length] = ids[:-1]
         targets[row, : example.length] = ids[1:]
         attention_mask[row, : example.length] = True
-        target_mask[row, response] = True if example.learnt is None else torch.tensor(example.learnt)
+        target_mask[row, response] = True if example.learnt is None else example.learnt
         if example.logprobs is not None:
-            old_logprobs[row, response] = torch.tensor(example.logprobs, dtype=dtype)
+            old_logprobs[row, response] = example.logprobs
     return PaddedBatch(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        targets=targets,
-        target_mask=target_mask,
-        old_logprobs=old_logprobs,
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(attention_mask),
+        targets=torch.from_numpy(targets),
+        target_mask=torch.from_numpy(target_mask),
+        old_logprobs=torch.from_numpy(old_logprobs).to(dtype),
         advantages=torch.tensor([e.advantage for e in examples], dtype=dtype),
     )
 

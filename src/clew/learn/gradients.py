@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
 from clew.learn.ranks import ALONE, here, share, sum_over_ranks
-from clew.models.side_by_side import side_by_side
+from clew.models.side_by_side import on_one_thread, side_by_side
 
 Noted = TypeVar("Noted")
 SLACKS = (0.0, 0.02, 0.04, 0.07, 0.1)
@@ -59,10 +59,17 @@ def sum_gradients(
     gradients = [gradient for gradient, _ in parts]
     if not gradients and place != ALONE:
         gradients = [tuple(map(torch.zeros_like, parameters))]
-    for parameter, pieces in zip(parameters, zip(*gradients, strict=True), strict=True):
-        parameter.grad = torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0]
+    # Not in torch's own threads: they go on spinning for milliseconds, on cores that others need next.
+    sums = on_one_thread(_added, list(zip(*gradients, strict=True)))
+    for parameter, gradient in zip(parameters, sums, strict=True):
+        parameter.grad = gradient
     noted = [own for _, own in parts]
     return noted if place == ALONE else sum_over_ranks(model, noted, lengths)
+
+
+def _added(gradients: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Of each parameter, the sum over micro-batches."""
+    return [torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0] for pieces in gradients]
 
 
 def even_batches(lengths: Sequence[int], tokens_per_pass: int, *, ranks: int = 1) -> list[list[int]]:

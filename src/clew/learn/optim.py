@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clew.core.errors import InvalidValue
 from clew.learn.muon import Muon
+from clew.models.side_by_side import on_one_thread
 
 
 class ParameterSplit(NamedTuple):
@@ -38,6 +39,10 @@ def split_parameters(model: nn.Module, *, heads: Sequence[str] = ("lm_head", "sc
     return split
 
 
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+
+
 @final
 class MuonAdamW:
     """Two optimisers that step as one; the learning rate of a step is the base rate times a multiplier."""
@@ -56,7 +61,8 @@ class MuonAdamW:
         for optimizer, lrs in zip(self._optimizers, self._base_lrs, strict=True):
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * multiplier
-            optimizer.step()
+            # Muon has threads of its own; what is left is too small for torch's.
+            optimizer.step() if isinstance(optimizer, Muon) else on_one_thread(_step, optimizer)
 
     def zero_grad(self) -> None:
         for optimizer in self._optimizers:
