@@ -121,9 +121,9 @@ class Diagnosis:
         if not flat:
             return {}
         now = {
-            "length": statistics.mean(len(t.completion.tokens) for t in flat),
-            "repetition": statistics.mean(_repetition(t) for t in flat),
-            "truncated": statistics.mean(t.completion.finish is FinishReason.LENGTH for t in flat),
+            "length": statistics.fmean(len(t.completion.tokens) for t in flat),
+            "repetition": statistics.fmean(_repetition(t) for t in flat),
+            "truncated": statistics.fmean(t.completion.finish is FinishReason.LENGTH for t in flat),
         }
         self._note_odd(step, flat)
         watched = now | ({"entropy": measured["entropy"]} if "entropy" in measured else {})
@@ -228,7 +228,7 @@ def _repetition(trajectory: Trajectory) -> float:
 
 def _surprise(trajectory: Trajectory) -> float:
     logprobs = trajectory.completion.logprobs
-    return -statistics.mean(logprobs) if logprobs else 0.0
+    return -statistics.fmean(logprobs) if logprobs else 0.0
 
 
 _TRAITS = {
@@ -239,7 +239,7 @@ _TRAITS = {
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
-    return statistics.mean(values), statistics.pstdev(values) or 1.0
+    return statistics.fmean(values), statistics.pstdev(values) or 1.0
 
 
 def _shown(step: int, trajectory: Trajectory, why: str, oddness: float) -> dict[str, Any]:
