@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from clew.core.types import Sampling
-from clew.models.sampling import draw, filter_logits, uniforms
+from clew.models.sampling import draw, filter_logits, stream_after, uniforms
 
 LARGEST_UNIFORM = 1.0 - 2.0**-24
 MASK_64 = (1 << 64) - 1
@@ -189,6 +189,15 @@ def slow_uniform(seed: int, position: int) -> float:
 def test_uniforms_are_splitmix64(chosen: list[int], count: int) -> None:
     expected = [[slow_uniform(seed, t) for t in range(count)] for seed in chosen]
     assert uniforms(chosen, count).tolist() == expected
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 5000), st.integers(1, 9))
+@example(2**64 - 1, 1, 1)
+def test_a_stream_can_be_gone_on_with_under_another_seed(seed: int, before: int, count: int) -> None:
+    assert (
+        uniforms([stream_after(seed, before)], count).tolist() == uniforms([seed], before + count)[:, before:].tolist()
+    )
+    assert 0 <= stream_after(seed, before) < 2**64
 
 
 def test_golden_uniforms_of_seed_zero() -> None:
