@@ -62,10 +62,9 @@ def visits(settings: ExpertIteration, own: Visits, lesson: Lesson) -> None:
     from clew.recipes.learner import check_run_tokens
 
     learner, stage = lesson.learner, lesson.stage
-    targets = targets_of(own)
     if own.data is not None:
         check_run_tokens(own.data, learner, "--visits.data")
-    states = visited_states(targets, own, learner)
+    states = visited_states(targets_of(own), own, learner)
     if own.value_weight:
         learner.add_value_head()
     rng = random.Random(derive_seed(lesson.seed, "visits"))
