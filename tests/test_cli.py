@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from clew import __version__, cli
-from clew.core.errors import ClewError, UsageError
+from clew.core.errors import ClewError, UnknownName, UsageError
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
 HEAVY = {"torch", "numpy", "scipy", "transformers", "tokenizers", "tyro", "rich", "matplotlib", "jinja2"}
@@ -178,6 +178,15 @@ def test_settings_from_a_file_yield_to_the_command_line(tmp_path):
     file.write_text('task = "maze"\nanswer = "from the file"\njson = true\n')
     config = cli.parse("verify", ["--config", str(file), "--problem", "{}", "--task", "arithmetic"])
     assert (config.task, config.answer, config.json) == ("arithmetic", "from the file", True)
+
+
+def test_of_very_many_options_only_the_nearest_are_told(capsys):
+    assert cli.main(["rl", "--settings.stepz", "2"]) == 2
+    err = capsys.readouterr().err
+    assert_three_parts(err)
+    assert "did you mean '--settings.steps'?" in err
+    assert max(map(len, err.splitlines())) < 300
+    assert str(UnknownName("letter", "y", "xyz"[::2])).count("x, z") == 1
 
 
 def test_unknown_key_of_a_file_names_the_nearest(tmp_path, capsys):

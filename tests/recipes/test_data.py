@@ -239,6 +239,9 @@ def test_the_task_judges_what_nobody_has(tmp_path, capsys):
     run = hand_made(tmp_path / "run", ["1 + 1", RIGHT, "no idea"])
     out = tmp_path / "data.jsonl"
     assert "--judge" in refusal(capsys, run, "expert", out)
+    # Options that steps do not have are no advice.
+    unvalued = refusal(capsys, run, "steps", out)
+    assert "clew reward label" in unvalued and "--min-visits" not in unvalued
     _, summary, _ = told(capsys, run, "solutions", out, "--judge")
     assert summary["judged_now"] == 3
     assert [(row["completion"][0]["content"], row["label"]) for row in load_rows(out)] == [

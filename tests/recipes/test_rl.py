@@ -374,6 +374,7 @@ def test_what_is_paid_and_odd_is_kept(learn, run):
     account, odd = (json.loads((run.path / name).read_text()) for name in (ACCOUNT, ODD))
     assert account["samples"] == 32
     assert 0 < len(odd) <= 20
+    assert len({(sample["problem_id"], sample["text"]) for sample in odd}) == len(odd)
     assert [sample["oddness"] for sample in odd] == sorted((s["oddness"] for s in odd), reverse=True)
     assert {"text", "reward", "parts", "odd_by"} <= odd[0].keys()
 

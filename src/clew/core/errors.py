@@ -38,14 +38,22 @@ class InvalidValue(UsageError):
         return (_rebuild, (type(self), self.given, self.accepted, self.advice))
 
 
+MANY, NEAREST = 24, 8
+"""More names than this are no help to read, and how many of them are told."""
+
+
 class UnknownName(UsageError):
-    """A name that does not exist, with the nearest one that does."""
+    """A name that does not exist, with the nearest one that does; of very many names only the nearest are told."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.4)
         advice = f"did you mean {close[0]!r}?" if close else "choose one of those"
-        super().__init__(f"unknown {kind} {name!r}", ", ".join(known), advice)
+        accepted = ", ".join(known)
+        if len(known) > MANY:
+            told = sorted(close) or known[:NEAREST]
+            accepted = f"{', '.join(told)} and {len(known) - len(told)} others"
+        super().__init__(f"unknown {kind} {name!r}", accepted, advice)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.given, self.accepted, self.advice))

@@ -166,6 +166,8 @@ def table(summary: dict[str, Any]) -> Table:
     for name, label in LABELS.items():
         if summary[name] or name in ("rows", "problems", "duplicates_dropped", "dropped_by_cap"):
             shown.add_row(label, f"{summary[name]:,}")
+    if summary["finished_without_judgement"]:
+        shown.add_row("", "to let the task judge them: --judge")
     shown.add_row("columns", ", ".join(summary["columns"]))
     return shown
 
@@ -221,8 +223,12 @@ def _nothing(source: Source, config: DataConfig) -> InvalidValue:
         case "pairs":
             accepted = "steps or solutions of one problem that differ in value by the margin"
             advice = "lower --margin or --min-visits, give --level or --values, or search wider"
-        case "search" | "steps" | "targets":
-            accepted, advice = "trees with steps that were visited", "lower --min-visits, or search by MCTS"
+        case "steps":
+            accepted = "trees in which the search backed up values"
+            advice = "search by MCTS, or measure the steps of solutions: clew reward label"
+        case "search" | "targets":
+            accepted, advice = "trees with steps that were visited", "search by MCTS"
+            advice = f"lower --min-visits, or {advice}" if config.min_visits > 1 else advice
     return InvalidValue(name, 0, accepted, advice)
 
 

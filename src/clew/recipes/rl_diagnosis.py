@@ -193,7 +193,11 @@ class Diagnosis:
             why = max(away, key=away.__getitem__)
             oddness = away[why] + (0.0 if t.verdict.right else 100.0)
             self.odd.append((oddness, _shown(step, t, why if t.verdict.right else "wrong", oddness)))
-        self.odd = sorted(self.odd, key=lambda pair: -pair[0])[:ODD_KEPT]
+        different: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+        for pair in sorted(self.odd, key=lambda pair: -pair[0]):
+            # One that is sampled again and again would push out all others.
+            different.setdefault((pair[1]["problem_id"], pair[1]["text"]), pair)
+        self.odd = list(different.values())[:ODD_KEPT]
 
 
 def mismatch_metrics(apart: Mismatch | None, tokens: Sequence[Sequence[int]]) -> dict[str, float]:

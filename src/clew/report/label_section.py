@@ -81,4 +81,5 @@ def _told_reliability(labels: Mapping[str, Any], bins: Sequence[CalibrationBin])
     off = sum(one.n * abs(one.predicted - one.observed) for one in bins) / steps if steps else 0.0
     text = f"Over {steps:,} steps the labels are off by {percent(off)} in the mean of the bins"
     text += "" if rank is None else f"; their rank correlation with the truth is {short(rank)}"
-    return f"{text}. On the diagonal a label is the chance that the step still leads to a solution."
+    truth = "The truth is whether the step can still lead to a solution; labels by a policy that misses some lie above."
+    return f"{text}. {truth}"
