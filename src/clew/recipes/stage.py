@@ -182,7 +182,9 @@ def rates(groups: Sequence[Group], task: Task, ks: Sequence[int]) -> dict[str, A
     """The summary of `groups` under the names of `summary.json`; behaviours are counts a response."""
     from clew.evaluate import summarise
 
-    found = summarise(groups, task, ks).as_dict()
+    # Where samples could not be judged, no problem may have so many.
+    most = max((len(group.scored) for group in groups), default=0)
+    found = summarise(groups, task, [k for k in ks if k <= most]).as_dict()
     responses = max(1, found["num_samples"] - found["num_unscored"])
     transitions: dict[str, dict[str, int]] = {}
     for pair, times in found.pop("transitions").items():
