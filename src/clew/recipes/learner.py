@@ -301,13 +301,14 @@ def check_run_tokens(run: Path, learner: Learner, name: str) -> None:
 
 
 def check_tokens(checkpoint: Path, tokenizer: Any, name: str) -> None:
-    """Raise `InvalidValue` unless the checkpoint or run has the tokens of `tokenizer` under the same ids."""
+    """Raise `InvalidValue` unless the checkpoint or run has the tokens of `tokenizer` (None: unknown) under the same ids."""
     from transformers import AutoTokenizer
 
     from clew.data.checkpoint_files import resolve_checkpoint
 
-    other = AutoTokenizer.from_pretrained(resolve_checkpoint(checkpoint), local_files_only=True)
-    same_vocabulary(tokenizer, other, name)
+    if tokenizer is not None:
+        other = AutoTokenizer.from_pretrained(resolve_checkpoint(checkpoint), local_files_only=True)
+        same_vocabulary(tokenizer, other, name)
 
 
 def same_vocabulary(one: Any, other: Any, name: str) -> None:

@@ -294,8 +294,7 @@ def guides(learned: Path | None = None) -> dict[str, Guidance]:
         if learned is None:
             accepted = "the run directory of a reward model"
             raise InvalidValue("--guide", None, accepted, "train one: clew reward train --checkpoint RUN --out RUN")
-        if (tokenizer := getattr(source.policy, "tokenizer", None)) is not None:
-            check_tokens(learned, tokenizer, "--guide")
+        check_tokens(learned, getattr(source.policy, "tokenizer", None), "--guide")
         return load_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
 
     def process_reward(source: GuideSource) -> Scorer:
