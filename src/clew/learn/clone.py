@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 from clew.learn.aggregate import token_mean
 from clew.learn.batch import Example, PaddedBatch
-from clew.learn.gradients import accumulate_gradients
+from clew.learn.gradients import accumulate_gradients, clip_gradient
 from clew.learn.guard import check_finite
 from clew.learn.optim import MuonAdamW
 from clew.models.forward import token_logprobs
@@ -51,7 +50,7 @@ def clone(  # noqa: PLR0913  an update and its limits, by name
         return part, part.item()
 
     loss = sum(accumulate_gradients(model, examples, loss_of, tokens_per_pass=tokens_per_pass))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    grad_norm = clip_gradient(model, max_grad_norm)
     check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
     optimizer.step(multiplier=multiplier)
     optimizer.zero_grad()

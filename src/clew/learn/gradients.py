@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
 from clew.learn.ranks import ALONE, here, share, sum_over_ranks
-from clew.models.side_by_side import on_one_thread, side_by_side
+from clew.models.side_by_side import by_size, side_by_side
 
 Noted = TypeVar("Noted")
 SLACKS = (0.0, 0.02, 0.04, 0.07, 0.1)
@@ -59,8 +59,7 @@ def sum_gradients(
     gradients = [gradient for gradient, _ in parts]
     if not gradients and place != ALONE:
         gradients = [tuple(map(torch.zeros_like, parameters))]
-    # Not in torch's own threads: they go on spinning for milliseconds, on cores that others need next.
-    sums = on_one_thread(_added, list(zip(*gradients, strict=True)))
+    sums = by_size(_added, list(zip(*gradients, strict=True)), sum(p.numel() for p in parameters))
     for parameter, gradient in zip(parameters, sums, strict=True):
         parameter.grad = gradient
     noted = [own for _, own in parts]
@@ -70,6 +69,16 @@ def sum_gradients(
 def _added(gradients: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Of each parameter, the sum over micro-batches."""
     return [torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0] for pieces in gradients]
+
+
+def clip_gradient(model: nn.Module, largest: float) -> float:
+    """Scale the gradient that is there so that its norm is at most `largest`; the norm it had."""
+    parameters = list(model.parameters())
+
+    def clip(parameters: list[nn.Parameter]) -> float:
+        return torch.nn.utils.clip_grad_norm_(parameters, largest).item()
+
+    return by_size(clip, parameters, sum(p.numel() for p in parameters))
 
 
 def even_batches(lengths: Sequence[int], tokens_per_pass: int, *, ranks: int = 1) -> list[list[int]]:

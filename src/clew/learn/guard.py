@@ -41,9 +41,9 @@ def guarded_step(  # noqa: PLR0913  a step and its limits, by name
     max_grad_norm: float = 1.0,
 ) -> float:
     """Clip the gradient that is there and step by it; the norm it had. Raises `TrainingDiverged` before the step."""
-    import torch
+    from clew.learn.gradients import clip_gradient
 
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    grad_norm = clip_gradient(model, max_grad_norm)
     check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
     optimizer.step(multiplier=multiplier)
     optimizer.zero_grad()

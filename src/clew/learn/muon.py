@@ -82,17 +82,19 @@ class Muon(torch.optim.Optimizer):
         lr, momentum = group["lr"], group["momentum"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         buffers = [self._momentum_buffer(p) for p in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        updates = torch._foreach_lerp(gradients, buffers, momentum)
-        if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
 
+        @torch.no_grad()
         def apply(indices: list[int]) -> None:
-            for i, update in zip(indices, _orthogonal([updates[i] for i in indices], group["steps"]), strict=True):
-                rows, cols = parameters[i].shape
-                parameters[i].add_(update, alpha=-lr * max(1.0, rows / cols) ** 0.5)
+            own, grads, moving = ([some[i] for i in indices] for some in (parameters, gradients, buffers))
+            torch._foreach_lerp_(moving, grads, 1 - momentum)
+            updates = torch._foreach_lerp(grads, moving, momentum)
+            if group["weight_decay"]:
+                torch._foreach_mul_(own, 1 - lr * group["weight_decay"])
+            for parameter, update in zip(own, _orthogonal(updates, group["steps"]), strict=True):
+                rows, cols = parameter.shape
+                parameter.add_(update, alpha=-lr * max(1.0, rows / cols) ** 0.5)
 
-        side_by_side(torch.no_grad()(apply), _shares([p.shape for p in parameters], torch.get_num_threads()))
+        side_by_side(apply, _shares([p.shape for p in parameters], torch.get_num_threads()))
 
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]

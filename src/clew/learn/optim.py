@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clew.core.errors import InvalidValue
 from clew.learn.muon import Muon
-from clew.models.side_by_side import on_one_thread
+from clew.models.side_by_side import by_size
 
 
 class ParameterSplit(NamedTuple):
@@ -62,7 +62,10 @@ class MuonAdamW:
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * multiplier
             # Muon has threads of its own; what is left is too small for torch's.
-            optimizer.step() if isinstance(optimizer, Muon) else on_one_thread(_step, optimizer)
+            if isinstance(optimizer, Muon):
+                optimizer.step()
+            else:
+                by_size(_step, optimizer, sum(p.numel() for group in optimizer.param_groups for p in group["params"]))
 
     def zero_grad(self) -> None:
         for optimizer in self._optimizers:

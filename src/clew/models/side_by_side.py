@@ -10,6 +10,9 @@ from typing import TypeVar
 
 import torch
 
+NUMBERS_WORTH_A_THREAD = 1 << 23
+"""Fewer numbers are passed over sooner by one thread than by two that have to wake up."""
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -45,6 +48,14 @@ def on_one_thread(work: Callable[[Part], Result], part: Part) -> Result:
         return work(part)
     finally:
         torch.set_num_threads(threads)
+
+
+def by_size(work: Callable[[Part], Result], part: Part, numbers: int) -> Result:
+    """`work` of a part of so many `numbers`, on one thread where they are few.
+
+    Torch's own threads go on spinning for milliseconds after each operation, on cores that others need next.
+    """
+    return on_one_thread(work, part) if numbers < NUMBERS_WORTH_A_THREAD else work(part)
 
 
 @lru_cache(maxsize=1)

@@ -279,10 +279,12 @@ def _mismatch(lessons: Sequence[Lesson], noted: Sequence[Noted]) -> Mismatch | N
     from torch.nn.utils.rnn import pad_sequence
 
     from clew.learn.mismatch import mismatch
+    from clew.models.side_by_side import on_one_thread
 
     ours = {row: logprobs for one in noted for row, logprobs in zip(one.rows, one.logprobs, strict=True)}
     order = range(len(lessons))
     sampled = [learnt_logprobs(lesson) for lesson in lessons]
     mask = pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in sampled], batch_first=True)
     trainer = pad_sequence([ours[row] for row in order], batch_first=True)
-    return mismatch(trainer, pad_sequence(sampled, batch_first=True), mask)
+    padded = trainer, pad_sequence(sampled, batch_first=True), mask
+    return on_one_thread(lambda tensors: mismatch(*tensors), padded)
