@@ -301,7 +301,7 @@ def check_run_tokens(run: Path, learner: Learner, name: str) -> None:
 
 
 def check_tokens(checkpoint: Path, tokenizer: Any, name: str) -> None:
-    """Raise `InvalidValue` unless the checkpoint or run has the tokens of `tokenizer` (None: unknown) under the same ids."""
+    """Raise `InvalidValue` unless the checkpoint or run has the same tokens as `tokenizer`; None: that is not known."""
     from transformers import AutoTokenizer
 
     from clew.data.checkpoint_files import resolve_checkpoint
