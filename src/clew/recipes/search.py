@@ -292,8 +292,7 @@ def guides(learned: Path | None = None) -> dict[str, Guidance]:
         from clew.reward.load import load_reward
 
         if learned is None:
-            advice = "train one: clew reward train --checkpoint RUN --out RUN"
-            raise InvalidValue("--guide", None, "the run directory of a reward model", advice)
+            raise InvalidValue("--guide", None, "the run directory of a reward model", "train one: clew reward train")
         check_tokens(learned, getattr(source.policy, "tokenizer", None), "--guide")
         return load_reward(resolve_checkpoint(learned), mode=source.sampling.mode)
 
