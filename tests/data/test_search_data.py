@@ -54,6 +54,7 @@ def test_every_sampled_node_is_a_row(new_sprout, nodes):
         assert one.prefix + one.tokens == tree.states[node].tokens
         assert one.tokens == tree.completions[node].tokens
         assert one.logprobs == tree.completions[node].logprobs
+        assert one.prefix_text == sprout.text(State(tree.problem, one.prefix))
         assert one.prefix_text + one.text == sprout.text(tree.states[node])
         values = [
             verdict.value

@@ -76,6 +76,15 @@ def test_bad_samples_are_near_up_to_a_twentieth_of_a_nat_and_good_ones_begin_at_
     assert found[:, 0].tolist() == [1.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("loss", [losses.clipped_surrogate, lambda *given: losses.gspo(*given, ONE)])
+def test_the_ratio_of_a_bad_token_grows_up_to_a_log_of_twenty(loss):
+    """Nothing else holds it, as the clip only takes incentive away."""
+    for log_ratio in (20.0, 25.0):
+        new = torch.tensor([[log_ratio]], dtype=torch.float64)
+        found = loss(new, torch.zeros(1, 1), torch.tensor([-1.0], dtype=torch.float64))
+        assert found.item() == pytest.approx(math.exp(20.0))
+
+
 def test_log_ratios_are_cut_at_twenty():
     beyond, at = torch.tensor([25.0], dtype=torch.float64), torch.tensor([20.0], dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.float64)
