@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import random
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -29,8 +30,10 @@ from clew.recipes.rl_algorithms import Method, method_of
 from clew.recipes.rl_learner import logprobs_under
 from clew.recipes.rl_losses import Counts, averaged, correction, losses
 from clew.recipes.rl_partial import Pool, joined
+from clew.recipes.rl_rollouts import Sampler
 from clew.recipes.rl_settings import PolicyGradient
 from clew.recipes.stage import running
+from clew.reward.terms import VERIFIED
 from clew.tasks import Countdown
 
 TASK = Countdown(count=2, high=20, target_high=60)
@@ -65,6 +68,7 @@ class Diary:
     updates: int = 0
     asked: list[tuple[int, int]] = field(default_factory=list)
     begun: Counter[str] = field(default_factory=Counter)
+    context: int = 100
 
     @property
     def version(self):
@@ -76,7 +80,7 @@ class Diary:
     def write(self, state, most):
         name, start = state.problem.id, len(state.tokens)
         if not start:
-            length = self.lengths[name][self.begun[name]]
+            length = self.lengths[name][self.begun[name] % len(self.lengths[name])]
             self.begun[name] += 1
         else:
             length = state.tokens[0] // 10_000
@@ -92,6 +96,9 @@ class Diary:
 
     def text(self, state):
         return "x" * len(state.tokens)
+
+    def prompt_ids(self, asked, mode):
+        return (1, 2, 3)
 
 
 def problem(name):
@@ -201,6 +208,40 @@ def test_groups_of_later_draws_do_not_make_earlier_ones_go_on():
     assert [group.num_tokens for group in pool.begun] == [3, 3]
     found, _ = pool.sample([], 0, go_on=True)
     assert [group.problem.id for group in found] == ["a", "c"]
+
+
+@pytest.mark.parametrize(("longs", "equals"), [(9, 0), (0, 9), (3, 6), (6, 3)])
+def test_dynamic_sampling_replaces_what_was_rejected_and_not_what_is_still_written(longs, equals):
+    names = [f"long {i}" for i in range(longs)] + [f"equal {i}" for i in range(equals)]
+    diary = Diary({name: [9, 2] if name.startswith("long") else [2, 2] for name in names})
+    how = PolicyGradient(algorithm="dapo", problems=4, group_size=2, max_tokens=10, partial=3)
+    sampler = Sampler(
+        settings=how,
+        method=method_of(how),
+        policy=diary,
+        task=Even(),
+        problems=list(map(problem, names)),
+        terms=VERIFIED,
+        rng=random.Random(1),
+        seed=0,
+        stage="rl",
+    )
+    first = sampler.batch(0)
+    assert (first.groups, len(first.rejected) > 0) == ([], equals > 0)
+    assert all(group.problem.id.startswith("equal") for group in first.rejected)
+    pieces = [len(response.pieces) for group in sampler.pool.begun for response in group.responses]
+    assert pieces == [1, 1] * first.waiting.groups
+    begun = len(first.rejected) + first.waiting.groups
+    # Four at first, and one for each that was rejected but for those of the last round.
+    assert 4 <= begun <= 4 + len(first.rejected)
+    assert first.waiting.groups <= 4
+    assert equals or begun == first.waiting.groups == 4
+    assert longs or begun == len(first.rejected) == 4 * 4
+    for update in (1, 2):
+        diary.updates = update
+        later = sampler.batch(update)
+    assert all(group.problem.id.startswith("long") for group in later.groups)
+    assert (len(later.groups) > 0) == (longs > 0)
 
 
 # The true gradient in a world of two tokens: the first is written by one policy, the second by the next, and learnt
