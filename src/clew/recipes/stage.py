@@ -278,9 +278,9 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
 
     started = time.perf_counter()
     keep_freed_memory()
-    check_settings(config.settings)
-    task = make_task(config.task)
     settings = evaluation or Evaluation()
+    check_settings(config.settings, settings)
+    task = make_task(config.task)
     most = min(settings.problems, count_problems(task, "test") or settings.problems)
     held_out = task.problems("test", most, derive_seed(config.seed, "held out"))
     settings = with_room(settings, policy, held_out)
