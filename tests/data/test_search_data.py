@@ -139,3 +139,16 @@ def test_the_same_action_of_two_trees_has_one_key(new_sprout):
         sprout.add(sprout.add(0, [1]), [2])
         keys |= {action_key(one) for one in actions_of_tree(sprout.tree)}
     assert len(keys) == 2
+
+
+def test_steps_after_told_text_have_their_own_log_probs():
+    """A hint of two tokens, then one response that was divided into two steps."""
+    last = Completion((5, 6, 7), (-5.0, -6.0, -7.0), FinishReason.STOP)
+    state = State(PROBLEM, (9, 9, 5, 6, 7), (Span(0, 2), Span(2, 4), Span(4, 5)), None, True)
+    verdict = Verdict(Outcome.RIGHT, 1.0)
+    one = Trajectory(state, "abcde", verdict, Reward(1.0), Cost(), 0, last, provenance=Provenance())
+    found = actions_of_groups([Group(PROBLEM, (one,))], text=lambda state: "abcde"[: len(state.tokens)])
+    assert [(a.prefix, a.tokens, a.logprobs) for a in found] == [
+        ((9, 9), (5, 6), (-5.0, -6.0)),
+        ((9, 9, 5, 6), (7,), (-7.0,)),
+    ]

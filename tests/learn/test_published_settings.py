@@ -125,6 +125,7 @@ def test_deviations_have_the_eps_of_trl_and_next_to_none():
     rewards = torch.tensor([0.0, 1e-4], dtype=torch.float64)
     deviation = 1e-4 / math.sqrt(2)
     assert group_normalised(rewards)[1].item() == pytest.approx(5e-5 / (deviation + 1e-4))
+    assert group_normalised(torch.tensor([0.0, 2.0]))[1].item() == pytest.approx(1 / (math.sqrt(2) + 1e-4))
     small = torch.tensor([0.0, 1e-8], dtype=torch.float64)
     found = whitened(small, torch.ones(2, dtype=torch.bool))
     assert found[1].item() == pytest.approx(5e-9 / (1e-8 / math.sqrt(2) + 1e-8))

@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
+from clew.core.cost import Cost
+from clew.core.types import Completion, FinishReason, Group, Outcome, Problem, Reward, State, Trajectory, Verdict
 from clew.recipes.rl_algorithms import Method
-from clew.recipes.rl_credit import Batch, advantages_of
+from clew.recipes.rl_credit import Batch, advantages_of, process_rewards
 from clew.recipes.rl_losses import Counts, averaged, correction, kl_loss, losses
-from clew.recipes.rl_settings import PolicyGradient
+from clew.recipes.rl_settings import PolicyGradient, StepSettings
 
 MASK = torch.tensor([[True, True], [True, False]])
 RATIOS = torch.tensor([[1.5, 0.5], [3.0, 1.0]], dtype=torch.float64)
@@ -86,3 +88,30 @@ def test_a_penalty_alone_is_not_whitened_into_an_advantage(rewards, told_apart):
     batch = Batch(rewards=torch.tensor(rewards), valid=torch.ones(1, 2, dtype=torch.bool), mask=mask, penalty=penalty)
     found, _ = advantages_of(Method(advantage="whitened"), batch)
     assert bool(found.any()) == told_apart
+
+
+def test_a_scorer_is_asked_of_the_start_and_of_every_step_end_and_paid_as_told():
+    """It says the square of a state's length."""
+    problem, asked = Problem("p", "t", ()), []
+
+    class Squares:
+        name = "squares"
+
+        def score(self, states, completions):
+            asked.extend(state.tokens for state in states)
+            return [len(state.tokens) ** 2 / 100 for state in states]
+
+        def cost_tokens(self, states):
+            return 0
+
+    def written(tokens):
+        last = Completion(tokens, (-1.0,) * len(tokens), FinishReason.STOP)
+        verdict = Verdict(Outcome.RIGHT, 1.0)
+        return Trajectory(State(problem).extend(last), "", verdict, Reward(1.0), Cost(), 0, last)
+
+    group = Group(problem, (written((5, 6, 7, 8)), written((9,))))
+    own = [[[1, 3, 4], [1]]]
+    values = process_rewards(Squares(), [group], own, StepSettings(process_as="values", process_weight=0.5))
+    assert asked == [(), (5,), (5, 6, 7), (5, 6, 7, 8), (), (9,)]
+    assert values[0][0] == pytest.approx([0.5 * 0.01, 0.5 * 0.09, 0.5 * 0.16])
+    assert values[0][1] == pytest.approx([0.5 * 0.01])
