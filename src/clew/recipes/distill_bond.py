@@ -82,8 +82,8 @@ def bond(settings: ExpertIteration, own: Bond, lesson: Lesson) -> None:
         known = [one for one in told if one is not None]
         differ = any(len(set(one.rewards)) > 1 for one in known)
         if not differ and number:
-            told = f"round {number + 1} has no problem whose rewards differ"
-            print(f"{lesson.stage.name}: {told}, so learning ends here", file=sys.stderr)
+            why = f"round {number + 1} has no problem whose rewards differ"
+            print(f"{lesson.stage.name}: {why}, so learning ends here", file=sys.stderr)
             break
         if not differ:
             accepted = "at least one: best-of-N of equal rewards is the policy itself"

@@ -152,9 +152,9 @@ def advantages_of(
         case "centred" | "normalised" | "leave-one-out" | "moving-average" | "greedy":
             return _against_baseline(method, batch), None
         case "whitened":
-            found = reinforce_plus_plus(batch.token_rewards.flatten(0, 1), counted.flatten(0, 1)).view(counted.shape)
+            plain = reinforce_plus_plus(batch.token_rewards.flatten(0, 1), counted.flatten(0, 1)).view(counted.shape)
             # Whitened, a penalty alone would weigh as much as any reward: at the first update, where it is rounding.
-            return found if batch.tells_apart else torch.zeros_like(found), None
+            return plain if batch.tells_apart else torch.zeros_like(plain), None
         case "whitened-baseline":
             if batch.process is None:
                 return reinforce_plus_plus_baseline(batch.outcomes, batch.mask, batch.valid), None
