@@ -255,6 +255,7 @@ CASES = [
     case(NAN, "loop", "", "never a number", status=2, says="problems with a scored sample is 0"),
     case(NAN, "reward train", "--kind process", "never a number", status=2, says="number of"),
     case(VOCABULARY, "rl", "--settings.kl k3-loss --settings.reference OTHER", status=2, says="reference is"),
+    case(VOCABULARY, "rl", "--settings.step-credit.process OTHER", status=2, says="is 'a model of"),
     case(VOCABULARY, "dpo", "--reference OTHER", status=2, says="--reference is"),
     case(
         VOCABULARY,
