@@ -28,7 +28,7 @@ from clew.data.export import kto_rows, load_rows, save_rows
 from clew.data.pairs import Pair
 from clew.recipes import learner as learner_file
 from clew.recipes.dpo import dpo
-from clew.recipes.learner import reference_copy
+from clew.recipes.learner import check_run_tokens, reference_copy
 from clew.recipes.preference_kto import Judged, judged_of_file, judged_of_run, judged_of_solutions
 from clew.recipes.preference_settings import Preference
 from clew.recipes.preference_ways import way_of
@@ -173,6 +173,12 @@ def kept_run(path, outcomes):
 def test_a_run_in_which_every_problem_was_tried_once_is_enough(tmp_path):
     found = judged_of_run(kept_run(tmp_path / "run", [RIGHT, WRONG, WRONG]), Preference(loss="kto"), seed=0)
     assert sorted((one.tokens, one.desirable) for one in found) == [((300,), True), ((301,), False), ((302,), False)]
+
+
+def test_a_run_without_checkpoints_of_its_own_is_taken_at_its_word(tmp_path):
+    run = kept_run(tmp_path / "run", [RIGHT, WRONG])
+    assert list((run / "checkpoints").iterdir()) == []
+    check_run_tokens(run, learner(), "--data")
 
 
 def test_a_run_of_one_kind_alone_is_refused(tmp_path):

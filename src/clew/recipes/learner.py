@@ -294,7 +294,8 @@ def check_run_tokens(run: Path, learner: Learner, name: str) -> None:
     from clew.recipes.data_sources import Source
 
     writer = Source(run=run).config.get("checkpoint")
-    if (run / CHECKPOINTS).is_dir():
+    # A run of clew search has a place for checkpoints, and none in it.
+    if any((run / CHECKPOINTS).glob("[!.]*")):
         check_tokens(run, learner.tokenizer, name)
     elif isinstance(writer, str) and Path(writer).is_dir():
         check_tokens(Path(writer), learner.tokenizer, name)
