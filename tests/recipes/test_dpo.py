@@ -219,6 +219,9 @@ def test_files_of_pairs_are_read_by_tokens_or_by_text(tmp_path):
             assert (found.prefix, found.chosen, found.rejected) == ((7,), (8,), (9,))
         else:
             assert found.chosen == (*who.policy.encode("2"), who.end_id)
+    save_rows(tmp_path / "labels.jsonl", [{"prompt": "1", "completion": "2", "label": True}])
+    with pytest.raises(InvalidValue, match=r"--settings\.loss kto"):
+        pairs_of_file(tmp_path / "labels.jsonl", who)
     for bad in ([], [{"prompt": "1"}], [{**rows[0], "chosen_tokens": [10**6]}], [{**rows[0], "prompt": "1"}]):
         save_rows(tmp_path / "bad.jsonl", bad)
         with pytest.raises(InvalidValue):

@@ -72,9 +72,15 @@ def coin(monkeypatch):
 
 
 def config_of(checkpoint, out, **changes: Any) -> LoopConfig:
-    small = {"rounds": 2, "problems": 6, "strategy": "best-of-n:n=4", "measure_problems": 4, "measure_samples": 2}
-    learning = Learning(rows=3, epochs=1, lr_matrix=0.01)
-    return LoopConfig(checkpoint=checkpoint, out=out, max_tokens=6, settings=learning, **{**small, **changes})
+    small: dict[str, Any] = {
+        "rounds": 2,
+        "problems": 6,
+        "strategy": "best-of-n:n=4",
+        "measure_problems": 4,
+        "measure_samples": 2,
+    }
+    small["settings"] = Learning(rows=3, epochs=1, lr_matrix=0.01)
+    return LoopConfig(checkpoint=checkpoint, out=out, max_tokens=6, **{**small, **changes})
 
 
 def run_loop(config: LoopConfig) -> dict[str, Any]:
@@ -175,9 +181,47 @@ def test_the_first_loss_of_preferences_is_log_two_beside_cloning(checkpoint, tmp
     assert first[0] == pytest.approx(math.log(2.0), abs=1e-5)
 
 
+def test_samples_are_a_tree_of_one_step_each_so_its_advantages_are_those_of_solutions(checkpoint, tmp_path, coin):
+    """V(leaf) - V(root) is the reward above the mean of its problem's: to the bit the same policy."""
+    learning = {"rows": 3, "epochs": 2, "lr_matrix": 0.01}
+    for name in ("solution", "tree-parent"):
+        settings = Learning(**learning, advantage=name)
+        run_loop(config_of(checkpoint, tmp_path / name, learner="rl", rounds=1, settings=settings))
+    assert weights(tmp_path / "solution", "round-01") == weights(tmp_path / "tree-parent", "round-01")
+    assert weights(tmp_path / "solution", "round-01") != (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_a_step_of_a_tree_without_values_is_worth_the_mean_below_it():
+    from clew.core.types import Problem
+    from clew.recipes.rl_trees import outcome_values
+    from clew.search.tree import Tree
+
+    tree = Tree(Problem("p", "countdown", ()))
+    for parent, tokens in ((0, (1,)), (0, (2,)), (1, (3,)), (1, (4,)), (0, (5,))):
+        done = Completion(tokens, (-0.1,), FinishReason.STEP)
+        tree.add(parent, tree.states[parent].extend(done), done)
+    # Node 5 was never judged; the reward of an inner node is not one of a response.
+    assert outcome_values(tree, {3: 1.0, 4: 0.0, 2: 0.0, 1: 9.0}) == [pytest.approx(1 / 3), 0.5, 0.0, 1.0, 0.0, None]
+
+
+def test_steps_of_a_search_with_values_are_learnt_from(checkpoint, tmp_path, coin):
+    settings = Learning(rows=3, epochs=1, lr_matrix=0.01, advantage="tree-siblings")
+    grown = {"strategy": "mcts:iterations=6,width=2", "learner": "rl", "rounds": 1, "settings": settings}
+    (row,) = run_loop(config_of(checkpoint, tmp_path / "run", **grown))["rounds"]
+    assert row["updates"] > 0 and row["rows"] > 0
+    assert weights(tmp_path / "run", "round-01") != (checkpoint / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"schedule": True}, {"rounds": 0}, {"generate": "count=3"}, {"mutate": 4}, {"strategy": "best-of-n:n=0"}],
+    [
+        {"schedule": True},
+        {"rounds": 0},
+        {"generate": "count=3"},
+        {"mutate": 4},
+        {"strategy": "best-of-n:n=0"},
+        {"settings": Learning(advantage="tree-parent")},
+    ],
 )
 def test_what_no_loop_can_work_with_is_refused_before_anything_is_written(checkpoint, tmp_path, changes):
     with pytest.raises(InvalidValue):

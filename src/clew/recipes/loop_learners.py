@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 from clew.core.seeds import derive_seed
 from clew.data.expert import Solution
+from clew.recipes.rl_settings import TreeAdvantage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from clew.models.policy import LocalPolicy
     from clew.recipes.loop_search import Found
     from clew.recipes.rl_credit import Lesson
+    from clew.recipes.rl_learner import Learner as PolicyLearner
     from clew.scale.plateau import Plateau
 
 T = TypeVar("T")
@@ -49,6 +51,10 @@ class Learning:
     """Most expert solutions, or pairs, of a problem."""
     level: Literal["solution", "step"] = "solution"
     """Of pairs: right against wrong solutions, or siblings in the tree by their value."""
+    advantage: Literal["solution", TreeAdvantage] = "solution"
+    """Of policy gradient. solution: a solution's reward above the mean of its problem's. tree-parent, tree-siblings,
+    tree-root: every step's value in the search's tree above that of where it was taken, of its siblings, or (TreeRL) of
+    the root too; where the search backed up none that differ, values are the mean reward of the solutions below."""
     beta: float = 0.1
     """DPO: how strongly the policy is held to that of the round's start."""
     clone_weight: float = 1.0
@@ -164,7 +170,8 @@ def held_out_loss(policy: LocalPolicy, examples: Sequence[Example]) -> float:
 
 
 def reinforce(found: Found, pupil: Pupil) -> Learnt:
-    """Policy gradient on D_search (roadmap, equation 4): a solution's reward above the mean of its problem's.
+    """Policy gradient on D_search (roadmap, equation 4): a solution's reward above the mean of its problem's, or what a
+    step is worth in the search's tree.
 
     The ratio of the clipped loss is to the log-probs under which the search sampled, so later updates of the round know
     how far the policy has moved. That a search did not draw its solutions independently is not corrected for.
@@ -178,9 +185,14 @@ def reinforce(found: Found, pupil: Pupil) -> Learnt:
 
     settings, policy = pupil.settings, pupil.policy
     rng = random.Random(derive_seed(pupil.seed, "reinforce"))
-    gradient = PolicyGradient(**settings.rates("rl"))
+    of_trees = None if settings.advantage == "solution" else settings.advantage
+    gradient = PolicyGradient(**settings.rates("rl"), advantage=of_trees)
     learner = make_learner(gradient, method_of(gradient), policy, pupil.task)
-    groups = [lessons for place, alike in enumerate(found.by_problem) if (lessons := _lessons(alike, place, pupil))]
+    if of_trees is None:
+        made = [_lessons(alike, place, pupil) for place, alike in enumerate(found.by_problem)]
+    else:
+        made = _tree_lessons(found, learner, pupil.mode)
+    groups = [lessons for lessons in made if lessons]
     batches = _batches(groups, settings.rows, settings.epochs, rng)
     positions = 0
     for step, batch in enumerate(batches):
@@ -211,6 +223,22 @@ def _lessons(alike: Sequence[Solution], group: int, pupil: Pupil) -> list[Lesson
                 Lesson(example=example, advantages=torch.full((example.num_learnt,), advantage), group=group)
             )
     return lessons
+
+
+def _tree_lessons(found: Found, learner: PolicyLearner, mode: str) -> list[list[Lesson]]:
+    """What the steps of each tree teach, by its own values or by how the solutions below each node were judged."""
+    from clew.recipes.rl_trees import lessons_of_tree, outcome_values
+    from clew.reward.tree_labels import tree_values
+
+    judged = {alike[0].problem.id: {one.origin.node: one.value for one in alike} for alike in found.by_problem}
+    made = []
+    for place, tree in enumerate(found.trees):
+        values = tree_values(tree)
+        if len({value for value in values[1:] if value is not None}) < 2:
+            values = outcome_values(tree, judged.get(tree.problem.id, {}))
+        lessons = lessons_of_tree(learner, tree, mode, group=place, values=values)
+        made.append([lesson for lesson in lessons if lesson is not None and lesson.teaches])
+    return made
 
 
 def prefer(found: Found, pupil: Pupil) -> Learnt:

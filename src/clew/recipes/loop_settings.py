@@ -101,6 +101,9 @@ def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     if config.schedule and config.learner == "distill":
         advice = "add --learner rl or --learner dpo, or leave --schedule out"
         raise InvalidValue("--schedule with --learner", "distill", "what to go over to from cloning: rl or dpo", advice)
+    if config.settings.advantage != "solution" and config.learner != "rl":
+        advice = "add --learner rl, or leave it out"
+        raise InvalidValue("--settings.advantage", config.settings.advantage, "only with --learner rl", advice)
     if config.mutate:
         mutable(task)
     arms = tuple(settings_grid(config.task, config.generate)) if config.generate is not None else ()

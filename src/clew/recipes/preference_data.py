@@ -71,7 +71,10 @@ def pair_of_row(row: Any, where: str, learner: Learner) -> Pair:
         given = row["prompt"], row["chosen"], row["rejected"]
     except (KeyError, TypeError):
         accepted = "rows with the columns prompt, chosen and rejected"
-        raise InvalidValue(where, sorted(row) if isinstance(row, dict) else row, accepted, "rename them") from None
+        advice = "make pairs with clew data --what pairs, or rename the columns"
+        if isinstance(row, dict) and "label" in row:
+            advice = "single solutions with a label are what --settings.loss kto takes"
+        raise InvalidValue(where, sorted(row) if isinstance(row, dict) else row, accepted, advice) from None
     prefix = tuple(row.get("prefix_tokens") or ())
     if prefix and isinstance(given[0], str):
         advice = "write the file again with --form conversation"

@@ -120,7 +120,8 @@ def _of_row(row: Any, where: str, learner: Learner) -> Judged:
         prompt, said, label = row["prompt"], row["completion"], row["label"]
     except (KeyError, TypeError):
         accepted = "rows with the columns prompt, completion and label"
-        raise InvalidValue(where, sorted(row) if isinstance(row, dict) else row, accepted, "rename them") from None
+        advice = "write the file with clew data --what solutions, or rename the columns"
+        raise InvalidValue(where, sorted(row) if isinstance(row, dict) else row, accepted, advice) from None
     if not isinstance(label, bool):
         raise InvalidValue(f"label of {where}", label, "true (desirable) or false", "change the row")
     sampled = row.get("completion_sampled")

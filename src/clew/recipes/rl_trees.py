@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clew.recipes.rl_algorithms import Method
@@ -10,6 +11,7 @@ from clew.recipes.rl_credit import Lesson
 from clew.recipes.rl_learner import Learner, logprobs_under
 from clew.recipes.rl_lessons import Lessons
 from clew.recipes.rl_rollouts import Rollouts
+from clew.reward.tree_labels import tree_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,16 +32,11 @@ def tree_lessons(learner: Learner, rollouts: Rollouts) -> Lessons:
         if tree is None or len(tree) == 1:
             account["unscored"] += 1
             continue
-        worth = node_advantages(learner.method, tree)
-        shown: set[int] = set()
-        for leaf in tree.leaves():
-            found = _path_lesson(learner, tree, leaf, worth, shown, mode)
-            if found is None:
+        for lesson in lessons_of_tree(learner, tree, mode, group=place):
+            if lesson is None:
                 account["unscored"] += 1
                 continue
-            example, advantages = found
-            tokens += example.num_learnt
-            lesson = Lesson(example=example, advantages=advantages, group=place)
+            tokens += lesson.example.num_learnt
             account["learnt" if lesson.teaches else "without_advantage"] += 1
             if lesson.teaches:
                 lessons.append(lesson)
@@ -51,14 +48,37 @@ def tree_lessons(learner: Learner, rollouts: Rollouts) -> Lessons:
     return Lessons(lessons=lessons, tokens=tokens, sequences=sequences, account=account)
 
 
-def node_advantages(method: Method, tree: Tree) -> Tensor:
-    """[N] of the step that led to each node; zero for the root and where a value is not known."""
+def lessons_of_tree(
+    learner: Learner, tree: Tree, mode: str, *, group: int, values: Sequence[float | None] | None = None
+) -> list[Lesson | None]:
+    """A lesson for every leaf, None for a line that cannot be learnt from; `values` of nodes, left out the search's."""
+    worth = node_advantages(learner.method, tree, tree_values(tree) if values is None else values)
+    shown: set[int] = set()
+    lessons: list[Lesson | None] = []
+    for leaf in tree.leaves():
+        found = _path_lesson(learner, tree, leaf, worth, shown, mode)
+        lessons.append(None if found is None else Lesson(example=found[0], advantages=found[1], group=group))
+    return lessons
+
+
+def outcome_values(tree: Tree, rewards: Mapping[int, float]) -> list[float | None]:
+    """Mean reward of the responses that end below each node, for a tree that a search grew without values."""
+    import torch
+
+    from clew.learn.tree_advantages import leaf_means
+
+    given = torch.tensor([rewards.get(node, math.nan) for node in range(len(tree))], dtype=torch.float64)
+    means = leaf_means(given, torch.tensor(list(tree.parent)))
+    return [None if math.isnan(mean) else mean for mean in means.tolist()]
+
+
+def node_advantages(method: Method, tree: Tree, known: Sequence[float | None]) -> Tensor:
+    """[N] of the step that led to each node, from values [N]; zero for the root and where a value is not known."""
     import torch
 
     from clew.learn.tree_advantages import above_parent, above_siblings, global_and_local
-    from clew.reward.tree_labels import tree_values
 
-    values = torch.tensor([math.nan if value is None else value for value in tree_values(tree)])
+    values = torch.tensor([math.nan if value is None else value for value in known])
     parents = torch.tensor(list(tree.parent))
     match method.advantage:
         case "tree-parent":

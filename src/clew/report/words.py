@@ -7,7 +7,18 @@ from clew.report.data import Rate
 NONE = "\N{EN DASH}"
 """What stands in a table where nothing was measured."""
 
-LABELS = {"pretrain": "pre-training", "sft": "SFT", "expert_iteration": "expert iteration", "rl": "RL"}
+LABELS = {
+    "pretrain": "pre-training",
+    "sft": "SFT",
+    "expert_iteration": "expert iteration",
+    "rl": "RL",
+    "dpo": "DPO",
+    "star": "STaR",
+    "rest_em": "ReST-EM",
+    "rft": "RFT",
+    "v_star": "V-STaR",
+    "bond": "BOND",
+}
 
 ROUND = "round-"
 """How the stages of a loop begin."""
