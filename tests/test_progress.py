@@ -44,6 +44,14 @@ def test_live_lines_golden():
     ]
 
 
+def test_a_share_is_told_in_percent_until_it_is_whole_and_one_unit_has_no_pace():
+    first, second = live_lines(bar_at(0.5, searched=1.0, evaluated=0.25), "1/1 dpo", Left(1.0, 1.0), width=90)
+    assert "evaluated 25%" in second and "searched" not in second
+    whole = Bar("round-01", 1.0, 1.0, 0.0, lambda: 10.0, lambda bar: None)
+    assert "/s" not in live_lines(whole, "1/1 round-01", Left(1.0, 1.0), width=90)[1]
+    assert "50%" in first
+
+
 @given(st.integers(1, 200), st.floats(0, 3), st.dictionaries(st.sampled_from(["pass", "loss"]), st.floats()))
 def test_no_line_is_wider_than_the_terminal(width, share, metrics):
     lines = live_lines(bar_at(share, **metrics), "3/4 expert iteration", Left(1e6, 1e7), width=width)

@@ -195,7 +195,7 @@ def numbers(bar: Bar, label: str, left: Left) -> list[str]:
     """The parts of a line, the most needed first."""
     seconds = max(bar.seconds, 1e-9)
     parts = [f"{label}  {bar.share:.0%}", f"run {clock_time(left.run)} left"]
-    parts += [told(name, value) for name, value in bar.metrics.items()]
+    parts += [told(name, value) for name, value in bar.metrics.items() if name not in SHARES or value < 1]
     # A stage of one unit, like a round, has no pace that says anything.
     if bar.total > 1:
         parts.append(f"{short(bar.done / seconds)}/s")
@@ -210,12 +210,11 @@ def summary_line(bar: Bar, label: str) -> str:
     parts = [f"{label}  done in {clock_time(seconds)}"]
     if bar.tokens:
         parts.append(f"{short(bar.tokens / seconds)} tok/s")
-    # Of what is over, how much of it was done is no news.
     return "  ".join([*parts, *(told(name, value) for name, value in bar.metrics.items() if name not in SHARES)])
 
 
 SHARES = frozenset({"searched", "evaluated"})
-"""Metrics that say how much of a part of a stage is done."""
+"""Metrics that say how much of a part of a stage is done; of one that is over they say no more."""
 
 
 def told(name: str, value: float) -> str:

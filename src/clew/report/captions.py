@@ -17,6 +17,8 @@ from clew.report.words import ROUND, count, listed, percent, short, stage_label,
 
 CURVES = "Pale: step by step; strong: running mean. From and to are the means of the first and last tenth of the steps."
 
+ROUNDING = 1e-6
+
 
 def disjoint(a: Rate, b: Rate) -> bool:
     """Whether the intervals of `a` and `b` share no value."""
@@ -122,6 +124,9 @@ def curve(what: str, points: Sequence[Point], unit: str = "") -> str:
     tenth = max(1, len(points) // 10)
     first = sum(y for _, y in points[:tenth]) / tenth
     last = sum(y for _, y in points[-tenth:]) / tenth
+    # Beside what the curve reaches, rounding is nothing.
+    level = max(abs(y) for _, y in points)
+    first, last = (0.0 if abs(end) < ROUNDING * level else end for end in (first, last))
     if tenth < 2 and first != last:
         return f"{_sentence_case(what)} went from {short(first)} to {short(last)}{unit}."
     noise = math.sqrt(

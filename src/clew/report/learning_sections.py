@@ -95,6 +95,7 @@ def _of_preferences(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[Figur
         "rejected": series(rows, "step", "reward_rejected"),
     }
     margins, right = series(rows, "step", "reward_margin"), series(rows, "step", "accuracy")
+    loss = series(rows, "step", "loss")
     return drawn(
         (
             "Rewards of chosen and rejected",
@@ -107,6 +108,7 @@ def _of_preferences(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[Figur
             curve("curve-steps", "step", "accuracy", right),
             said(f"the share on the right side in {name}", right),
         ),
+        ("Loss", curve("curve-loss", "step", "loss", loss), said(f"the loss of {name}", loss)),
     )
 
 
