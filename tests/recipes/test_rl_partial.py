@@ -110,7 +110,9 @@ def pool_of(policy, **changed):
     return Pool(settings=given, policy=policy, task=Even(), stage="rl")
 
 
-def test_every_token_keeps_the_version_that_wrote_it_and_its_logprob():
+def test_every_token_keeps_the_version_that_wrote_it_and_its_logprob(monkeypatch):
+    # Every call of the policy takes one second.
+    monkeypatch.setattr("clew.recipes.rl_partial.time.perf_counter", itertools.count().__next__)
     diary = Diary({"a": [2, 7, 30]})
     pool = pool_of(diary, group_size=3)
     found = []
@@ -129,6 +131,8 @@ def test_every_token_keeps_the_version_that_wrote_it_and_its_logprob():
     assert longer.prompt_tokens_read == (3 + 0) + (3 + 3) + (3 + 6)
     assert [c.finish for c in (short, longer, cut)] == [FinishReason.STOP, FinishReason.STOP, FinishReason.LENGTH]
     assert cut.pieces == (("diary+0", 3), ("diary+1", 3), ("diary+2", 3), ("diary+3", 1))
+    seconds = [2 / 8, 3 / 8 + 3 / 6 + 1 / 4, 3 / 8 + 3 / 6 + 3 / 4 + 1]
+    assert [t.cost.seconds for t in group.trajectories] == pytest.approx(seconds)
     for trajectory in group.trajectories:
         assert trajectory.state.tokens == trajectory.completion.tokens
         assert trajectory.text == "x" * len(trajectory.state.tokens)
