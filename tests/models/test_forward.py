@@ -26,6 +26,7 @@ SIZES = {
     "grouped": SmallQwen3(width=32, layers=3, heads=4, kv_heads=2, head_width=16, ffn_width=40, context=64),
     "multi-head": SmallQwen3(width=64, layers=1, heads=4, kv_heads=4, head_width=16, ffn_width=96, context=64),
     "one-head": SmallQwen3(width=16, layers=2, heads=1, kv_heads=1, head_width=16, ffn_width=16, context=64),
+    "wide": SmallQwen3(width=256, layers=1, heads=2, kv_heads=1, head_width=16, ffn_width=520, context=256),
     "default": SmallQwen3(),
 }
 
@@ -93,9 +94,13 @@ def test_logprobs_entropies_and_gradients_equal_transformers(
         assert difference < GRADIENT_TOLERANCE, key
 
 
-def test_long_sequences_equal_transformers(make_model: Callable[..., Any]) -> None:
-    """Of several blocks of attention, the last of them not full."""
-    size = SmallQwen3(width=16, layers=1, heads=2, kv_heads=1, head_width=8, ffn_width=16, context=256)
+@pytest.mark.parametrize(
+    "size",
+    [SmallQwen3(width=16, layers=1, heads=2, kv_heads=1, head_width=8, ffn_width=16, context=256), SIZES["wide"]],
+    ids=["narrow", "wide"],
+)
+def test_long_sequences_equal_transformers(make_model: Callable[..., Any], size: SmallQwen3) -> None:
+    """Of several blocks of attention and of tokens, the last of them not full."""
     model = make_model(size)
     inputs = batch([230, 170])
     expected, _ = plain(model, *inputs)

@@ -23,8 +23,10 @@ from clew.models.kernels import (
     swiglu,
 )
 
-BLOCK = 32
-"""Tokens that pass together."""
+BLOCK, LARGE_BLOCK = 32, 256
+"""Tokens that pass together, through small weights and through large ones."""
+_SMALL = 1 << 17
+"""Numbers of a weight that is small."""
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
@@ -141,6 +143,12 @@ def attend_backward(blas, grad, q, k, v, begins, rows, firsts, places, probs, gr
 
 
 @compiled
+def _block(width, inner):
+    """Tokens that pass together: few, unless the gradients of larger weights would not stay in the cache meanwhile."""
+    return BLOCK if width * inner <= _SMALL else LARGE_BLOCK
+
+
+@compiled
 def forward(blas, weights, shape, kept, x):
     """Bring `x` [n, width] through the layers; it is overwritten, and everything that `backward` needs is kept.
 
@@ -149,12 +157,13 @@ def forward(blas, weights, shape, kept, x):
     qkv, output, gate_up, down, norms, cos, sin, eps = weights
     times, begins, rows, firsts, places = shape
     z1, scale1, y, scales, q, k, v, probs, mixed, mixed_rows, z2, scale2, lifted, z, scale = kept
-    n, inner = x.shape[0], down.shape[1]
+    (n, width), inner = x.shape, down.shape[1]
+    block = _block(width, inner)
     kv_heads, part = mixed.shape[1], mixed.shape[3]
-    product = np.empty((BLOCK, inner), np.float32)
+    product = np.empty((block, inner), np.float32)
     for layer in range(len(qkv)):
-        for a in range(0, n, BLOCK):
-            b = min(a + BLOCK, n)
+        for a in range(0, n, block):
+            b = min(a + block, n)
             normalise(x[a:b], eps, z1[layer, a:b], scale1[layer, a:b])
             multiply(blas, z1[layer, a:b], qkv[layer], y[layer, a:b], _ZERO)
             split_heads(
@@ -163,8 +172,8 @@ def forward(blas, weights, shape, kept, x):
         attend(
             blas, q[layer], k[layer], v[layer], begins, rows, firsts, places, probs[layer], mixed_rows[layer]
         )  # fmt: skip
-        for a in range(0, n, BLOCK):
-            b = min(a + BLOCK, n)
+        for a in range(0, n, block):
+            b = min(a + block, n)
             for kv in range(kv_heads):
                 multiply(blas, mixed[layer, kv, a:b], output[layer, kv * part : (kv + 1) * part], x[a:b], _ONE)
             normalise(x[a:b], eps, z2[layer, a:b], scale2[layer, a:b])
@@ -203,20 +212,21 @@ def backward(blas, weights, shape, kept, grads, grad):
     n, width = grad.shape
     layers, kv_heads, _, part = mixed.shape
     inner, head_width = down.shape[2], k.shape[3]
-    of_product, product = np.empty((BLOCK, inner), np.float32), np.empty((BLOCK, inner), np.float32)
-    of_lifted, of_z = np.empty((BLOCK, 2 * inner), np.float32), np.empty((BLOCK, width), np.float32)
-    of_y = np.empty((BLOCK, y.shape[2]), np.float32)
+    block = _block(width, inner)
+    of_product, product = np.empty((block, inner), np.float32), np.empty((block, inner), np.float32)
+    of_lifted, of_z = np.empty((block, 2 * inner), np.float32), np.empty((block, width), np.float32)
+    of_y = np.empty((block, y.shape[2]), np.float32)
     of_mixed = np.empty((kv_heads, n, part), np.float32)
     of_mixed_rows = of_mixed.reshape(kv_heads, n * (part // head_width), head_width)
     grad_q = np.empty_like(of_mixed_rows)
     grad_k, grad_v = np.empty((n, kv_heads, head_width), np.float32), np.empty((n, kv_heads, head_width), np.float32)
-    for a in range(0, n, BLOCK):
-        b = min(a + BLOCK, n)
+    for a in range(0, n, block):
+        b = min(a + block, n)
         of_z[:] = _ZERO
         normalise_backward(grad[a:b], z[a:b], scale[a:b], of_z[: b - a], grad[a:b])
     for layer in range(layers - 1, -1, -1):
-        for a in range(0, n, BLOCK):
-            b = min(a + BLOCK, n)
+        for a in range(0, n, block):
+            b = min(a + block, n)
             m = b - a
             multiply(blas, grad[a:b], down[layer], of_product[:m], _ZERO)
             swiglu_again(of_product[:m], lifted[layer, a:b], of_lifted[:m], product[:m])
@@ -234,8 +244,8 @@ def backward(blas, weights, shape, kept, grads, grad):
             blas, of_mixed_rows, q[layer], k[layer], v[layer], begins, rows, firsts, places, probs[layer],
             grad_q, grad_k, grad_v,
         )  # fmt: skip
-        for a in range(0, n, BLOCK):
-            b = min(a + BLOCK, n)
+        for a in range(0, n, block):
+            b = min(a + block, n)
             m = b - a
             join_heads_backward(
                 grad_q, grad_k, grad_v, y[layer, a:b], norms[layer], cos, sin, times[a:b], a, scales[layer],
