@@ -278,8 +278,7 @@ def test_more_problems_asked_for_than_there_are(warm, stage_of):
 def test_divergence_stops_before_the_update_and_names_the_checkpoint_kept(run, warm, stage_of, where, monkeypatch):
     learner = copied(warm)
     before = weights(learner)
-    lost = "clew.learn.clone.token_mean" if where == "sft" else "clew.learn.aggregate.token_mean"
-    monkeypatch.setattr(lost, lambda loss, mask, **how: loss.sum() * math.nan)
+    monkeypatch.setattr("clew.learn.aggregate.token_mean", lambda loss, mask, **how: loss.sum() * math.nan)
     reinforcement = PolicyGradient(steps=2, problems=16, group_size=8, max_tokens=MAX_TOKENS)
     train: dict[str, Callable[..., None]] = {
         "sft": partial(sft, Sft(steps=2, rows=4)),
