@@ -230,7 +230,10 @@ def _tree_lessons(found: Found, learner: PolicyLearner, mode: str) -> list[list[
     from clew.recipes.rl_trees import lessons_of_tree, outcome_values
     from clew.reward.tree_labels import tree_values
 
-    judged = {alike[0].problem.id: {one.origin.node: one.value for one in alike} for alike in found.by_problem}
+    judged: dict[str, dict[int, float]] = {}
+    for one in (one for alike in found.by_problem for one in alike):
+        if one.origin.node is not None and one.value is not None:
+            judged.setdefault(one.problem.id, {})[one.origin.node] = one.value
     made = []
     for place, tree in enumerate(found.trees):
         values = tree_values(tree)
