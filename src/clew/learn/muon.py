@@ -104,7 +104,7 @@ class Muon(torch.optim.Optimizer):
         return buffer
 
 
-def _orthogonal(updates: list[Tensor], steps: int) -> Iterator[Tensor]:
+def _orthogonal(updates: Sequence[Tensor], steps: int) -> Iterator[Tensor]:
     """Each of `updates` orthogonalised: alone where compiled loops can, else with those of its shape."""
     if all(update.dtype == torch.float32 and update.device.type == "cpu" for update in updates):
         coefficients = tuple(map(np.float32, COEFFICIENTS))
