@@ -140,6 +140,20 @@ def test_scores_are_those_of_a_plain_forward_pass(cache_bytes, mode, value_model
     assert max(scores) - min(scores) > 0.05
 
 
+@pytest.mark.parametrize("mode", ["think", "direct"])
+def test_beginnings_of_a_response_are_rated_in_one_reading_as_they_are_alone(mode, value_model, policy, tokenizer):
+    states = grown(random.Random(3))
+    stops = [sorted({0, len(s.tokens) // 2, max(0, len(s.tokens) - 1), len(s.tokens)}) for s in states]
+    guide = guide_of(value_model, tokenizer, mode=mode)
+    together = guide.score_prefixes(states, stops)
+    spent = guide.cost_tokens(states)
+    assert spent <= sum(len(guide._context(state)) for state in states)
+    for state, own, scores in zip(states, stops, together, strict=True):
+        beginnings = [State(state.problem, state.tokens[:stop]) for stop in own]
+        alone = guide_of(value_model, tokenizer, mode=mode).score(beginnings, [None] * len(own))
+        assert scores == pytest.approx(alone, abs=CLOSE)
+
+
 def test_with_room_every_token_of_a_tree_is_computed_once(value_model, policy, tokenizer):
     guide = guide_of(value_model, tokenizer)
     rng = random.Random(1)

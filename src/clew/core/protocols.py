@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from clew.core.types import Completion, Problem, Sampling, State, Verdict
 
@@ -56,6 +56,15 @@ class Scorer(Protocol):
 
     def cost_tokens(self, states: Sequence[State]) -> int:
         """Model tokens that scoring `states` consumes; 0 for a scorer that runs no model."""
+        ...
+
+
+@runtime_checkable
+class PrefixScorer(Protocol):
+    """A scorer that rates all beginnings of a response in one reading of it."""
+
+    def score_prefixes(self, states: Sequence[State], stops: Sequence[Sequence[int]]) -> list[list[float]]:
+        """What `score` says of the first `stops[i][j]` tokens of `states[i]`, unfinished but for the whole."""
         ...
 
 

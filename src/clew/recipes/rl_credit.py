@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Literal, cast, final
 
+from clew.core.protocols import PrefixScorer
 from clew.core.types import Group, State, Trajectory
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_settings import StepSettings
@@ -264,19 +265,11 @@ def process_rewards(
 def _paid(
     scorer: Scorer, responses: Sequence[tuple[Group, Sequence[Sequence[int]]]], settings: StepSettings
 ) -> list[list[list[float]]]:
-    places = [
-        (trajectory, stop)
-        for group, rows in responses
-        for trajectory, own in zip(group.trajectories, rows, strict=True)
-        for stop in [0, *own]
-    ]
-    states = [_before(trajectory, stop) for trajectory, stop in places]
-    scores = iter(scorer.score(states, [None] * len(states)))
+    scores = iter(_scores(scorer, responses))
     paid: list[list[list[float]]] = []
     for _, rows in responses:
         paid.append([])
-        for own in rows:
-            values = [next(scores) for _ in range(1 + len(own))]
+        for values in islice(scores, len(rows)):
             if settings.process_as == "values":
                 steps = values[1:]
             else:
@@ -284,6 +277,20 @@ def _paid(
                 steps = [after - before for before, after in pairwise([*values[:-1], 0.0])]
             paid[-1].append([settings.process_weight * step for step in steps])
     return paid
+
+
+def _scores(scorer: Scorer, responses: Sequence[tuple[Group, Sequence[Sequence[int]]]]) -> list[list[float]]:
+    """What `scorer` says of each response before its first token and after each step."""
+    rows = [
+        (trajectory, [0, *own])
+        for group, stops in responses
+        for trajectory, own in zip(group.trajectories, stops, strict=True)
+    ]
+    if isinstance(scorer, PrefixScorer):
+        return scorer.score_prefixes([trajectory.state for trajectory, _ in rows], [own for _, own in rows])
+    states = [_before(trajectory, stop) for trajectory, own in rows for stop in own]
+    scores = iter(scorer.score(states, [None] * len(states)))
+    return [[next(scores) for _ in own] for _, own in rows]
 
 
 def _before(trajectory: Trajectory, stop: int) -> State:

@@ -48,6 +48,18 @@ class ProcessReward:
         ends = [self._ends(state, len(context)) for state, context in zip(states, contexts, strict=True)]
         return [self.aggregate(reading.probs[stops].tolist()) for reading, stops in zip(readings, ends, strict=True)]
 
+    def score_prefixes(self, states: Sequence[State], stops: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Probabilities after so many tokens of each state, 0 for its prompt alone, in one reading of it."""
+        contexts = [self._context(state) for state in states]
+        readings = self.reader.read(contexts)
+        for state, reading in zip(states, readings, strict=True):
+            self._read.note(state, reading.computed)
+        rows = zip(states, contexts, readings, stops, strict=True)
+        return [
+            [float(reading.probs[len(context) - len(state.tokens) + stop - 1]) for stop in own]
+            for state, context, reading, own in rows
+        ]
+
     def cost_tokens(self, states: Sequence[State]) -> int:
         """Tokens that were computed for `states` since last asked; before scoring, those that would be."""
         return self._read.take(states, lambda state: self.reader.unread(self._context(state)))
