@@ -164,6 +164,17 @@ def test_a_loop_is_told_in_rounds_not_in_the_names_of_its_stages():
     assert told.startswith("After 2 rounds of search and learning, one sampled answer solves 45.0")
 
 
+@pytest.mark.parametrize(
+    ("after", "told"), [(1.001, "no behaviour became"), (1.2, "analysis changed most: 1.00 to 1.20")]
+)
+def test_behaviours_that_stay_are_not_said_to_change(after: float, told: str):
+    stages = [
+        {"name": "start", "behaviours": {"analysis": 1.0}},
+        {"name": "round-01", "behaviours": {"analysis": after}},
+    ]
+    assert told in html.captions.behaviours(parse_summary({"stages": stages}).stages)
+
+
 def test_a_few_steps_are_not_called_a_rise_and_rounding_is_nothing():
     assert curve("the reward", [(0.0, 0.4), (1.0, 0.5)]) == "The reward went from 0.4 to 0.5."
     assert curve("the reward", [(0.0, -3e-9), (1.0, 0.5)]) == "The reward went from 0 to 0.5."

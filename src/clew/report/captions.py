@@ -169,6 +169,8 @@ def behaviours(stages: Sequence[Stage]) -> str:
         return f"The most frequent behaviour is {most}, {new.behaviours.get(most, 0.0):.2f} times per response."
     moved = max(names, key=lambda b: abs(new.behaviours.get(b, 0.0) - old.behaviours.get(b, 0.0)))
     a, b = old.behaviours.get(moved, 0.0), new.behaviours.get(moved, 0.0)
+    if f"{a:.2f}" == f"{b:.2f}":
+        return f"From {stage_label(old.name)} to {stage_label(new.name)} no behaviour became more or less frequent."
     return (
         f"From {stage_label(old.name)} to {stage_label(new.name)}, {moved} changed most: {a:.2f} to {b:.2f} times per "
         "response; these are mean counts by cue words, without an interval."

@@ -52,7 +52,7 @@ def pass_rate_over_compute(points: Sequence[RoundPoint]) -> str:
             ax.plot(xs, means, color=ink.light, marker=marker, markersize=4.5, label=label)
         ax.set_ylim(0, 1.02)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v).replace(".00", "").replace(".0 ", " ")))
         ax.set_xlabel("search and learning so far, tokens forward through the policy")
         legend_above(ax)
 
