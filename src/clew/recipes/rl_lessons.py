@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from clew.core.seeds import derive_seed
 from clew.core.types import FinishReason, Group, Sampling, Trajectory
@@ -146,7 +146,7 @@ def _batch(
     groups, method, settings = rollouts.groups, learner.method, learner.settings
     shape = (*rewards.shape, max(len(example.response_ids) for example in examples))
     lengths = torch.tensor([len(example.response_ids) for example in examples]).view(rewards.shape)
-    parts: dict[str, Tensor] = {}
+    parts: dict[str, Any] = {}
     if method.kl == "k1-reward" and reference is not None:
         old = [torch.tensor(example.logprobs) for example in examples]
         away = [_beyond_rounding(k1(ours, theirs)) for ours, theirs in zip(old, reference, strict=True)]
@@ -169,8 +169,8 @@ def _batch(
         parts["implicit"] = padded(_implicit(learner, groups, examples, reference, moment), shape)
     mask = torch.arange(shape[-1]) < lengths[..., None]
     credit = settings.step_credit
-    how = {"credit": credit.process_credit, "weight": credit.process_weight, "average": learner.average}
-    return Batch(rewards=rewards, valid=valid, mask=mask, **how, **parts), tokens
+    how: dict[str, Any] = {"credit": credit.process_credit, "weight": credit.process_weight}
+    return Batch(rewards=rewards, valid=valid, mask=mask, average=learner.average, **how, **parts), tokens
 
 
 def stops_of(learner: Learner, groups: Sequence[Group]) -> Stops:
