@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clew.models.policy import LocalPolicy
     from clew.recipes.loop_search import Found
     from clew.recipes.rl_credit import Lesson
-    from clew.recipes.rl_learner import Learner as PolicyLearner
+    from clew.recipes.rl_learner import RLLearner
     from clew.scale.plateau import Plateau
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def _lessons(alike: Sequence[Solution], group: int, pupil: Pupil) -> list[Lesson
     return lessons
 
 
-def _tree_lessons(found: Found, learner: PolicyLearner, mode: str) -> list[list[Lesson]]:
+def _tree_lessons(found: Found, learner: RLLearner, mode: str) -> list[list[Lesson]]:
     """What the steps of each tree teach, by its own values or by how the solutions below each node were judged."""
     from clew.recipes.rl_trees import lessons_of_tree, outcome_values
     from clew.reward.tree_labels import tree_values

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clew.core.types import Group, Problem
     from clew.learn.batch import Example
     from clew.models.trainable import Trainable
-    from clew.recipes.rl_learner import Learner
+    from clew.recipes.rl_learner import RLLearner
     from clew.recipes.rl_lessons import Lessons
     from clew.recipes.stage import Stage
     from clew.reward.overoptimisation import Look
@@ -52,7 +52,7 @@ def rl(  # noqa: PLR0913  who learns from what, by name
     problems: Sequence[Problem],
     seed: int,
     stage: Stage,
-    learner: Learner | None = None,
+    learner: RLLearner | None = None,
 ) -> Diagnosis:
     """Train `policy`'s model in place on its own samples, by `learner` if it was made before."""
     from clew.recipes.rl_learner import average_rewards, make_learner
@@ -168,7 +168,7 @@ def dropped_share(rollouts: Rollouts, found: Lessons, rewards: Tensor, valid: Te
     return 1.0 - kept / (len(rollouts.groups) + len(rollouts.rejected))
 
 
-def adapted_kl(learner: Learner, found: Lessons) -> dict[str, float]:
+def adapted_kl(learner: RLLearner, found: Lessons) -> dict[str, float]:
     """The KL of the batch from the reference, nats a response, by k3; moves its coefficient where there is a target."""
     from clew.learn.kl import adapted_coefficient, k3
     from clew.recipes.rl_update import learnt_logprobs

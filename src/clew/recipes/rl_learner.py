@@ -1,6 +1,6 @@
 """What a run of reinforcement learning holds between updates: models, optimisers, and the state of baselines.
 
-How the policy itself learns (which weights, in what precision) is `clew.recipes.learner`'s business: `Learner.own`.
+How the policy itself learns (which weights, in what precision) is `clew.recipes.learner`'s business: `RLLearner.own`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Trained:
 
 @final
 @dataclass(slots=True, kw_only=True)
-class Learner:
+class RLLearner:
     """The policy that learns and everything that learns, or stands still, beside it."""
 
     settings: PolicyGradient
@@ -74,7 +74,7 @@ class Learner:
 
 def make_learner(
     settings: PolicyGradient, method: Method, policy: Trainable, task: Task, *, own: plain.Learner | None = None
-) -> Learner:
+) -> RLLearner:
     """Everything at its start; `own` says how `policy` learns, None for all weights in float32.
 
     Raises `InvalidValue` for a reference or reward of another vocabulary, and for what the policy's model cannot do.
@@ -89,7 +89,7 @@ def make_learner(
     shared = has_critic and settings.critic.body == "shared"
     if shared:
         own.add_value_head()
-    learner = Learner(
+    learner = RLLearner(
         settings=settings,
         method=method,
         own=own,
@@ -111,7 +111,7 @@ def make_learner(
     return learner
 
 
-def average_rewards(learner: Learner, rewards: Tensor, valid: Tensor) -> None:
+def average_rewards(learner: RLLearner, rewards: Tensor, valid: Tensor) -> None:
     """Take the rewards of a batch into their moving average, if the method has one."""
     from clew.learn.baselines import moving_average
 
@@ -168,12 +168,12 @@ def logprobs_under(
     return of_tokens(read, examples)
 
 
-def critic_values(learner: Learner, examples: Sequence[Example]) -> list[Tensor]:
+def critic_values(learner: RLLearner, examples: Sequence[Example]) -> list[Tensor]:
     """What the critic, of either kind, says before each token of each example."""
     return of_tokens(lambda batch: placed(batch, values_at(learner, batch)), examples)
 
 
-def values_at(learner: Learner, batch: PaddedBatch) -> Tensor:
+def values_at(learner: RLLearner, batch: PaddedBatch) -> Tensor:
     """Values [tokens] before the tokens of `batch` that carry loss, with gradient."""
     from clew.models.any_backbone import body_states, scalar_logits
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from clew.core.seeds import derive_seed
 from clew.core.types import FinishReason, Group, Sampling, Trajectory
 from clew.recipes.rl_credit import Batch, Lesson, advantages_of, padded, padded_stops, process_rewards
-from clew.recipes.rl_learner import Learner, critic_values, logprobs_under
+from clew.recipes.rl_learner import RLLearner, critic_values, logprobs_under
 from clew.recipes.rl_rollouts import Rollouts, step_ends
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Moment(NamedTuple):
     checkpoint: Path | None
 
 
-def lessons_of(learner: Learner, rollouts: Rollouts, rewards: Tensor, valid: Tensor, moment: Moment) -> Lessons:
+def lessons_of(learner: RLLearner, rollouts: Rollouts, rewards: Tensor, valid: Tensor, moment: Moment) -> Lessons:
     """Lessons of P groups whose `rewards` and `valid` are [P, G]."""
     from clew.recipes.examples import sampled
 
@@ -125,12 +125,12 @@ def _lesson(
     )
 
 
-def _masked(learner: Learner, trajectory: Trajectory) -> bool:
+def _masked(learner: RLLearner, trajectory: Trajectory) -> bool:
     return learner.settings.truncated == "masked" and trajectory.completion.finish is FinishReason.LENGTH
 
 
 def _batch(
-    learner: Learner,
+    learner: RLLearner,
     rollouts: Rollouts,
     examples: Sequence[Example],
     reference: list[Tensor] | None,
@@ -173,7 +173,7 @@ def _batch(
     return Batch(rewards=rewards, valid=valid, mask=mask, average=learner.average, **how, **parts), tokens
 
 
-def stops_of(learner: Learner, groups: Sequence[Group]) -> Stops:
+def stops_of(learner: RLLearner, groups: Sequence[Group]) -> Stops:
     """Ends of the steps of each response of each group."""
     from clew.reward.label_tree import split
 
@@ -186,7 +186,7 @@ def stops_of(learner: Learner, groups: Sequence[Group]) -> Stops:
 
 
 def step_values(
-    learner: Learner, rollouts: Rollouts, stops: Stops, judged: tuple[Tensor, Tensor], moment: Moment
+    learner: RLLearner, rollouts: Rollouts, stops: Stops, judged: tuple[Tensor, Tensor], moment: Moment
 ) -> tuple[Tensor, int]:
     """[P, G, S + 1] values of VinePPO: of the start the mean reward of the other samples, of a step's end the share of
     right roll-outs, of the response's end its reward. NaN where nothing was scored. And the tokens sampled for it."""
@@ -208,7 +208,7 @@ def step_values(
 
 
 def _rolled_out(
-    learner: Learner, rollouts: Rollouts, moment: Moment
+    learner: RLLearner, rollouts: Rollouts, moment: Moment
 ) -> tuple[dict[tuple[str, str, tuple[int, ...]], float], int]:
     """Share of right roll-outs after the tokens of every step, by mode and problem; and the tokens of the roll-outs."""
     from clew.learn.ranks import shared
@@ -247,7 +247,7 @@ def _rolled_out(
 
 
 def _implicit(
-    learner: Learner, groups: Sequence[Group], examples: Sequence[Example], reference: list[Tensor], moment: Moment
+    learner: RLLearner, groups: Sequence[Group], examples: Sequence[Example], reference: list[Tensor], moment: Moment
 ) -> list[Tensor]:
     """Implicit rewards of tokens, after an update of their model on how these responses ended (PRIME)."""
     from clew.reward.implicit import JudgedResponse, implicit_step

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clew.recipes.rl_learner import Learner
+from clew.recipes.rl_learner import RLLearner
 from clew.recipes.rl_lessons import Lessons, Moment
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def noise_metrics(learner: Learner, found: Lessons, moment: Moment) -> dict[str, float]:
+def noise_metrics(learner: RLLearner, found: Lessons, moment: Moment) -> dict[str, float]:
     """`noise_scale` in problems, with the two estimates it is the quotient of; empty when it is not this step's turn.
 
     Halves are of whole groups, because the samples of a group are not independent. The estimates of one step are noisy:
@@ -44,7 +44,7 @@ def noise_metrics(learner: Learner, found: Lessons, moment: Moment) -> dict[str,
     }
 
 
-def _gradient(learner: Learner, found: Lessons, rows: list[int]) -> Tensor:
+def _gradient(learner: RLLearner, found: Lessons, rows: list[int]) -> Tensor:
     """The gradient of the loss of some lessons, averaged over these alone, as one vector."""
     import torch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_credit import Lesson
-from clew.recipes.rl_learner import Learner, logprobs_under
+from clew.recipes.rl_learner import RLLearner, logprobs_under
 from clew.recipes.rl_lessons import Lessons
 from clew.recipes.rl_rollouts import Rollouts
 from clew.reward.tree_labels import tree_values
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clew.search.tree import Tree
 
 
-def tree_lessons(learner: Learner, rollouts: Rollouts) -> Lessons:
+def tree_lessons(learner: RLLearner, rollouts: Rollouts) -> Lessons:
     """One lesson a leaf of each tree, in which every step is learnt once, or in every leaf's with tree-root."""
     from dataclasses import replace
 
@@ -49,7 +49,7 @@ def tree_lessons(learner: Learner, rollouts: Rollouts) -> Lessons:
 
 
 def lessons_of_tree(
-    learner: Learner, tree: Tree, mode: str, *, group: int, values: Sequence[float | None] | None = None
+    learner: RLLearner, tree: Tree, mode: str, *, group: int, values: Sequence[float | None] | None = None
 ) -> list[Lesson | None]:
     """A lesson for every leaf, None for a line that cannot be learnt from; `values` of nodes, left out the search's."""
     worth = node_advantages(learner.method, tree, tree_values(tree) if values is None else values)
@@ -92,7 +92,7 @@ def node_advantages(method: Method, tree: Tree, known: Sequence[float | None]) -
 
 
 def _path_lesson(
-    learner: Learner, tree: Tree, leaf: int, worth: Tensor, shown: set[int], mode: str
+    learner: RLLearner, tree: Tree, leaf: int, worth: Tensor, shown: set[int], mode: str
 ) -> tuple[Example, Tensor] | None:
     """The response that ends at `leaf`; its steps that are new, or all of them, carry loss. Told text never does.
 

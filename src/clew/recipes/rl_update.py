@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_credit import Lesson
-from clew.recipes.rl_learner import Learner, Trained, logprobs_under, placed, values_at
+from clew.recipes.rl_learner import RLLearner, Trained, logprobs_under, placed, values_at
 from clew.recipes.rl_lessons import Lessons, Moment
 from clew.recipes.rl_losses import Counts, averaged, correction, kl_loss, losses
 from clew.recipes.rl_settings import PolicyGradient
@@ -53,7 +53,7 @@ class Measured:
     """Of the responses that the mismatch is of, those that carry loss."""
 
 
-def update(learner: Learner, found: Lessons, moment: Moment) -> Measured:
+def update(learner: RLLearner, found: Lessons, moment: Moment) -> Measured:
     """All epochs and minibatches of one batch. Nothing is updated when there is nothing to learn from.
 
     Raises `TrainingDiverged` before an update that is not finite.
@@ -101,7 +101,7 @@ def _minibatches(count: int, method: Method, rng: random.Random) -> list[list[in
 
 
 def _one_update(
-    learner: Learner,
+    learner: RLLearner,
     lessons: Sequence[Lesson],
     old: Sequence[Tensor],
     weights: Sequence[Tensor] | None,
@@ -118,7 +118,7 @@ def _one_update(
     return metrics, noted
 
 
-def _step(learner: Learner, trained: Trained, loss: float, moment: Moment) -> float:
+def _step(learner: RLLearner, trained: Trained, loss: float, moment: Moment) -> float:
     """Clip and check the gradient that is there, and step; the norm it had."""
     from clew.learn.guard import guarded_step
 
@@ -134,7 +134,7 @@ def _step(learner: Learner, trained: Trained, loss: float, moment: Moment) -> fl
 
 
 def gradient(
-    learner: Learner,
+    learner: RLLearner,
     lessons: Sequence[Lesson],
     old: Sequence[Tensor],
     weights: Sequence[Tensor] | None,
@@ -180,7 +180,7 @@ def gradient(
     return learner.own.gradient(lengths, loss_of_rows)
 
 
-def read(learner: Learner, batch: PaddedBatch) -> Now:
+def read(learner: RLLearner, batch: PaddedBatch) -> Now:
     """One pass of the policy; with a head of its own for values where there is one on its body."""
     from clew.models.any_backbone import body_states, logprobs_of_states, plain_qwen3
     from clew.models.forward import token_logprobs
@@ -214,7 +214,7 @@ def _value_part(
 
 
 def _critic_update(
-    learner: Learner, critic: Trained, lessons: Sequence[Lesson], counts: Counts, moment: Moment
+    learner: RLLearner, critic: Trained, lessons: Sequence[Lesson], counts: Counts, moment: Moment
 ) -> dict[str, float]:
     """One step of a critic of its own."""
     import torch
@@ -238,7 +238,7 @@ def _critic_update(
     return {"value_loss": loss}
 
 
-def old_and_weights(learner: Learner, lessons: Sequence[Lesson]) -> tuple[list[Tensor], list[Tensor] | None]:
+def old_and_weights(learner: RLLearner, lessons: Sequence[Lesson]) -> tuple[list[Tensor], list[Tensor] | None]:
     """Log-probs that ratios are taken to, and what corrects for the sampler; of each lesson's tokens that carry loss.
 
     Without a correction the ratio is to the sampler's own log-probs; with one, to the trainer's before the update, and
