@@ -250,3 +250,16 @@ def test_wrong_settings_are_refused(sprout):
     ):
         with pytest.raises(InvalidValue, match="accepted"):
             call()
+
+
+def test_of_pairs_whose_solutions_are_as_rare_the_widest_is_taken():
+    values = {1: (Outcome.RIGHT, 1.0), 2: (Outcome.RIGHT, 0.75), 3: (Outcome.WRONG, 0.5), 4: (Outcome.WRONG, 0.0)}
+    solutions = [
+        Solution(problem=Problem("p", "t", ()), tokens=(token,), outcome=outcome, value=value)
+        for token, (outcome, value) in values.items()
+    ]
+    for seed in range(5):
+        found = pairs_of_solutions(solutions, cap=3, seed=seed)
+        assert [(pair.chosen, pair.rejected) for pair in found[:2]] == [((1,), (4,)), ((2,), (3,))]
+        assert (found[2].chosen, found[2].rejected) == ((2,), (4,))
+    assert [(pair.chosen, pair.rejected) for pair in pairs_of_solutions(solutions, cap=1)] == [((1,), (4,))]

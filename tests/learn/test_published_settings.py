@@ -9,6 +9,7 @@ import torch
 
 from clew.learn import kl, losses, off_policy, preference
 from clew.learn.advantages import group_normalised
+from clew.learn.aggregate import constant_denominator, sequence_mean, token_mean
 from clew.learn.baselines import moving_average
 from clew.learn.batch import micro_batches
 from clew.learn.batch_normalised import whitened
@@ -129,6 +130,13 @@ def test_deviations_have_the_eps_of_trl_and_next_to_none():
     small = torch.tensor([0.0, 1e-8], dtype=torch.float64)
     found = whitened(small, torch.ones(2, dtype=torch.bool))
     assert found[1].item() == pytest.approx(5e-9 / (1e-8 / math.sqrt(2) + 1e-8))
+
+
+def test_one_sequence_is_divided_by_one():
+    loss, mask = torch.tensor([[2.0, 4.0]]), torch.ones(1, 2, dtype=torch.bool)
+    assert (sequence_mean(loss, mask).item(), sequence_mean(loss, mask, sequences=1).item()) == (3.0, 3.0)
+    assert constant_denominator(loss, mask, length=2, sequences=1).item() == 3.0
+    assert token_mean(loss[:, :1], mask[:, :1]).item() == token_mean(loss[:, :1], mask[:, :1], tokens=1).item() == 2.0
 
 
 def test_the_average_of_rewards_keeps_nineteen_twentieths():
