@@ -20,7 +20,7 @@ from clew.learn.ranks import here
 from clew.models.forward import token_logprobs
 from clew.recipes.progress import Progress
 from clew.recipes.rl import rl
-from clew.recipes.rl_settings import CriticSettings, PolicyGradient, StepSettings, TreeSettings
+from clew.recipes.rl_settings import CriticSettings, ImplicitSettings, PolicyGradient, StepSettings, TreeSettings
 from clew.recipes.stage import load_policy, running
 from clew.scale.launch import as_rank, standing
 
@@ -35,7 +35,8 @@ CASES = {
     "one group": {"problems": 1},
     "partial": {"partial": 12},
     "remax": {"algorithm": "remax"},
-    "prime": {"algorithm": "prime"},
+    # Its first rewards are differences of log-probs; they are to be larger than their rounding, which is whitened too.
+    "prime": {"algorithm": "prime", "implicit": ImplicitSettings(lr_scale=20.0)},
     "vineppo": {"algorithm": "vineppo", "step_credit": StepSettings(rollouts=2), "steps": 2},
     "tree": {
         "algorithm": "tree",

@@ -29,6 +29,7 @@ from clew.models.tokenizer import build_tokenizer
 from clew.recipes.sft import SftConfig
 from clew.scale.launch import SILENT, _status, in_ranks, launch, standing
 
+pytestmark = pytest.mark.timeout(600)
 WORK = str(Path(rank_work.__file__))
 OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 UNEQUAL = {"seconds", "worst_token"}
