@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -68,7 +69,7 @@ def sum_gradients(
 
 def _added(gradients: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Of each parameter, the sum over micro-batches."""
-    return [torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0] for pieces in gradients]
+    return [reduce(torch.add, pieces) for pieces in gradients]
 
 
 def clip_gradient(model: nn.Module, largest: float) -> float:
