@@ -45,6 +45,20 @@ def test_products_of_a_transposed_matrix(size: tuple[int, int, int], beta: float
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_one_row_whose_stride_means_nothing() -> None:
+    """A column that was transposed counts as contiguous, but its stride is not the length of its row."""
+    row, b = rand(40, 1).T, rand(40, 7, seed=1)
+    out = np.full((1, 7), np.nan, F)
+    multiply(sgemm(), row, b, out, F(0.0))
+    np.testing.assert_allclose(out, row @ b, rtol=1e-5, atol=1e-5)
+    given, across = rand(1, 7, seed=2), np.full((40, 7), np.nan, F)
+    multiply_transposed(sgemm(), row, given, across, F(0.0))
+    np.testing.assert_allclose(across, row.T @ given, rtol=1e-5, atol=1e-5)
+    across = np.full((7, 40), np.nan, F)
+    multiply_transposed(sgemm(), given, row, across, F(0.0))
+    np.testing.assert_allclose(across, given.T @ row, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_change_of_one_loop_is_noticed_by_those_that_call_it(tmp_path: object) -> None:
     """Names in numba's cache depend on the sources of all compiled loops."""

@@ -83,10 +83,16 @@ def _step(multiplications, most):
 
 
 @compiled
+def _apart(matrix):
+    """Numbers from the beginning of one row to that of the next; the stride of a single row may be anything."""
+    return max(matrix.strides[0] // 4, matrix.shape[1])
+
+
+@compiled
 def multiply(blas, a, b, out, beta):
     """out = a @ b + beta * out for a [m, k], b [k, n], out [m, n]."""
     (m, k), n = a.shape, b.shape[1]
-    lda, ldb, ldc = a.strides[0] // 4, b.strides[0] // 4, out.strides[0] // 4
+    lda, ldb, ldc = _apart(a), _apart(b), _apart(out)
     for inner in range(0, k, _INNER):
         depth = min(_INNER, k - inner)
         columns = _step(min(_ROWS, m) * depth, n)
@@ -107,7 +113,7 @@ def multiply_transposed(blas, a, b, out, beta):
     """out = a.T @ b + beta * out for a [k, m], b [k, n], out [m, n]."""
     (k, m), n = a.shape, b.shape[1]
     rows = _step(k * n, m)
-    lda, ldb, ldc = a.strides[0] // 4, b.strides[0] // 4, out.strides[0] // 4
+    lda, ldb, ldc = _apart(a), _apart(b), _apart(out)
     for i in range(0, m, rows):
         height = min(rows, m - i)
         _call(
