@@ -72,6 +72,15 @@ def test_fit_keeps_order_and_the_first_that_fits(parts, width):
         assert line == "  ".join(parts)
 
 
+def test_a_stage_that_knows_its_own_time_does_not_hide_how_slow_the_plan_makes_later_ones():
+    clock, stream = Clock(), io.StringIO()
+    with Progress({"search": 4.0, "learn": 4.0}, stream=stream, clock=clock).stage("search", total=2.0) as bar:
+        clock.now, bar.expected_seconds = 50.0, 100.0
+        bar.advance(1.0)
+    # 50 s of this stage, and 25 s for each of the 4 that were planned for the next.
+    assert "run 2:30 left" in stream.getvalue()
+
+
 def test_stage_left():
     assert stage_left(0.0, 0.0, 100.0) == 100.0
     assert stage_left(130.0, 0.0, 100.0) == 0.0

@@ -25,7 +25,7 @@ from clew.models.tokenizer import build_tokenizer
 from clew.recipes import loop_learners
 from clew.recipes.loop import loop
 from clew.recipes.loop_learners import Learning
-from clew.recipes.loop_settings import START, LoopConfig, names
+from clew.recipes.loop_settings import LoopConfig, expected_seconds
 from clew.recipes.loop_texts import WithMutants, mutants, problems_of
 from clew.recipes.progress import Progress
 from clew.recipes.stage import save_policy
@@ -83,9 +83,8 @@ def config_of(checkpoint, out, **changes: Any) -> LoopConfig:
     return LoopConfig(checkpoint=checkpoint, out=out, max_tokens=6, **{**small, **changes})
 
 
-def run_loop(config: LoopConfig) -> dict[str, Any]:
-    stages = {START: 1.0, **dict.fromkeys(names(config), 1.0)}
-    return loop(config, Progress(stages, stream=io.StringIO()))
+def run_loop(config: LoopConfig, stream: io.StringIO | None = None) -> dict[str, Any]:
+    return loop(config, Progress(expected_seconds(config), stream=stream or io.StringIO()))
 
 
 def weights(run, name):
@@ -118,6 +117,17 @@ def test_a_resumed_loop_ends_as_one_that_was_never_stopped(checkpoint, tmp_path,
     for name in ("round-01", "round-02"):
         assert weights(tmp_path / "parts", name) == weights(tmp_path / "whole", name)
     assert weights(tmp_path / "whole", "round-01") != weights(tmp_path / "whole", "round-02")
+
+
+def test_searches_are_stages_of_the_run_whose_time_is_shown(checkpoint, tmp_path, coin, capsys):
+    stream = io.StringIO()
+    run_loop(config_of(checkpoint, tmp_path / "run"), stream)
+    began = [line.split("  ")[0] for line in stream.getvalue().splitlines() if line.endswith("begins")]
+    assert began == ["1/5 start", "2/5 round-01 search", "3/5 round-01", "4/5 round-02 search", "5/5 round-02"]
+    assert "search" not in capsys.readouterr().err
+    again = io.StringIO()
+    run_loop(config_of(checkpoint, tmp_path / "run", resume=True), again)
+    assert again.getvalue().count("already done") == 5
 
 
 @pytest.mark.parametrize("learner", ["distill", "rl", "dpo"])
@@ -219,6 +229,7 @@ def test_steps_of_a_search_with_values_are_learnt_from(checkpoint, tmp_path, coi
         {"rounds": 0},
         {"generate": "count=3"},
         {"mutate": 4},
+        {"mutate": -1},
         {"strategy": "best-of-n:n=0"},
         {"settings": Learning(advantage="tree-parent")},
     ],
@@ -280,3 +291,28 @@ def test_a_changed_question_gets_the_answer_of_solvers_that_know_the_old_one(tmp
         assert judge.verify(problem, f"answer {sum(numbers)}").right
         assert not judge.verify(problem, f"answer {sum(numbers) + 1}").right
         assert task.verify(problem, f"answer {sum(numbers)}").outcome is Outcome.UNSCORED
+
+
+def test_changed_questions_of_a_round_are_searched_judged_and_counted(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{a} + {b}", "answer": str(a + b), "verifier": "exact"} for a in (3, 4, 5) for b in (6, 7)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    verify = tasks.FileTask.verify
+
+    def known(self, problem, text):
+        """The old questions are answered right; the new ones are judged by the file that was written."""
+        return Verdict(Outcome.RIGHT, 1.0, "", "") if self.path == str(path) else verify(self, problem, text)
+
+    monkeypatch.setattr(tasks.FileTask, "verify", known)
+    monkeypatch.setattr(tasks.FileTask, "extract", lambda self, text: "8")
+    task = f"file:{path},verifier=exact,split=all"
+    config = config_of(checkpoint, tmp_path / "run", task=task, rounds=1, mutate=2, agreement=Agreement(solutions=2))
+    (row,) = run_loop(config)["rounds"]
+    new = [json.loads(line) for line in (tmp_path / "run" / "mutants" / "round-01.jsonl").read_text().splitlines()]
+    asked = {problem["question"] for problem in rows}
+    assert len(new) == 2 and not asked & {problem["question"] for problem in new}
+    made = row["mutants"]
+    assert (made["tried"], made["accepted"], row["problems"], row["right"], row["d_search"]) == (2, 2, 8, 24, 32)
+    # Two solutions of each old and each new question, of a token at least.
+    assert made["tokens"] >= 8 and made["seconds"] > 0.0
+    assert row["compute"] == made["tokens"] + row["search"]["tokens"] + row["learning"]["tokens"]

@@ -16,7 +16,7 @@ from clew.report.data import Run, parse_summary, read_run
 from clew.report.label_section import step_labels
 from clew.report.learning_sections import alarms, learning, pass_rates, stability, where_samples_went
 from clew.report.loop_section import round_rows, rounds
-from clew.report.words import duration
+from clew.report.words import NONE, duration
 
 RATE = {"mean": 0.45, "low": 0.40, "high": 0.50, "n": 300}
 ROUND = {
@@ -127,6 +127,16 @@ def test_the_row_of_a_round_has_its_numbers():
     assert (cells["time"], cells["pass@1"]) == (duration(42.5), "45.0\xa0% (40.0 to 50.0)")
     assert cells["posed"] == "countdown:count=4 25.0\xa0%\ncountdown:count=5 75.0\xa0%"
     assert "posed" not in round_rows([{**ROUND, "arms": {}}])[0]
+    assert "posed anew" not in head
+
+
+def test_questions_posed_anew_are_told_with_their_cost_where_there_are_any():
+    none = {"tried": 0, "accepted": 0, "tokens": 0, "seconds": 0.0}
+    some = {"tried": 64, "accepted": 9, "tokens": 2040, "seconds": 7.5}
+    head, first, second = round_rows([{**ROUND, "mutants": none}, {**ROUND, "arms": {}, "mutants": some}])
+    assert dict(zip(head, second, strict=True))["posed anew"] == "9 of 64, 2.04 k tokens"
+    assert dict(zip(head, second, strict=True))["time"] == duration(50.0)
+    assert (first[-1], second[-2]) == (NONE, NONE)
 
 
 def test_labels_are_told_with_how_far_they_are_off(no_figures):

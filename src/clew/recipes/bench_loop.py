@@ -21,7 +21,7 @@ from clew.core.seeds import derive_seed
 from clew.recipes.bench_seeds import SEEDS, over_seeds, told
 from clew.recipes.loop import loop
 from clew.recipes.loop_learners import UPDATE_PASSES, LearnerName
-from clew.recipes.loop_settings import START, LoopConfig, names
+from clew.recipes.loop_settings import LoopConfig, expected_seconds
 from clew.recipes.rl_settings import PolicyGradient
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def one_seed(checkpoint: Path, seed: int, learner: LearnerName, changes: dict[st
         config = replace(config, measure_problems=MEASURED)
         config = replace(config, **changes)
         began = time.perf_counter()
-        stages = {START: 1.0, **dict.fromkeys(names(config), 8.0)}
-        summary = loop(config, Progress(stages, stream=io.StringIO()))
+        summary = loop(config, Progress(expected_seconds(config), stream=io.StringIO()))
         loop_seconds = sum(row["search"]["seconds"] + row["learning"]["seconds"] for row in summary["rounds"])
         print(f"seed {seed}: the loop is done, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     task = make_task(config.task)

@@ -13,12 +13,21 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clew.core.seeds import derive_seed
-from clew.recipes.loop_settings import START, LoopConfig, first_schedule, names, search_config
+from clew.recipes.loop_settings import (
+    START,
+    LoopConfig,
+    expected_seconds,
+    first_schedule,
+    names,
+    search_config,
+    search_name,
+)
 
 if TYPE_CHECKING:
     from clew.core.types import Problem
@@ -48,7 +57,7 @@ def main(config: LoopConfig) -> int:
     from clew.data.files import jsonable
     from clew.recipes.progress import Progress
 
-    summary = loop(config, Progress({START: 1.0, **dict.fromkeys(names(config), 8.0)}))
+    summary = loop(config, Progress(expected_seconds(config)))
     if config.json:
         print(json.dumps(jsonable(summary), allow_nan=False))
     else:
@@ -79,6 +88,8 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
     run = RunDirectory.create(config.out, resolved(config), resume=config.resume, overwrite=config.overwrite)
     for number, name in enumerate((START, *names(config))):
         if run.stage_done(name):
+            if name != START:
+                progress.skip(search_name(name))
             progress.skip(name)
         elif name == START:
             measure_start(config, run, progress, checkpoint, task, held_out)
@@ -110,7 +121,7 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
     posed = schedule.posed(task, config.problems, seed=seed)
     judge, made = with_mutants(config, run, policy, task, posed.problems, number)
     problems = [*posed.problems, *made["problems"]]
-    found = search_round(search_config(config, checkpoint, number), judge, problems)
+    found = search_round(search_config(config, checkpoint, number), judge, problems, progress, search_name(name))
     with running(name, run, progress, total=1.0) as stage:
         learnt = learn_round(config, schedule, found, policy, task, stage, seed=seed)
         policy.refresh()
@@ -130,14 +141,14 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
             "problems": len(problems),
             "d_search": len(found.solutions),
             "right": sum(one.right for one in found.solutions),
-            "mutants": {key: made[key] for key in ("tried", "accepted", "tokens")},
+            "mutants": {key: made[key] for key in ("tried", "accepted", "tokens", "seconds")},
             "arms": dict(zip(schedule.arms, posed.shares, strict=False)),
             "signal": mean_signal(signals),
             "signals": signals,
             "tallies": tallies,
             **measured(config, policy, task, held_out, stage),
         }
-        result |= {"seconds": stage.seconds + found.seconds, "tokens": result["learning"]["tokens"] + found.tokens}
+        result |= {"seconds": stage.seconds + found.seconds + made["seconds"], "tokens": spent}
         tell(stage, number, result, schedule)
     run.mark_done(name, result)
 
@@ -246,7 +257,8 @@ def with_mutants(
     from clew.recipes.loop_texts import WithMutants, mutants, problems_of
 
     if not config.mutate:
-        return task, {"problems": [], "tried": 0, "accepted": 0, "tokens": 0}
+        return task, {"problems": [], "tried": 0, "accepted": 0, "tokens": 0, "seconds": 0.0}
+    started = time.perf_counter()
     found = mutants(
         policy,
         task,
@@ -258,7 +270,8 @@ def with_mutants(
     )
     new = problems_of(found.file)
     known = {} if found.file is None else {problem.id: found.file for problem in new}
-    told = {"tried": found.tried, "accepted": found.accepted, "tokens": found.tokens}
+    seconds = time.perf_counter() - started
+    told = {"tried": found.tried, "accepted": found.accepted, "tokens": found.tokens, "seconds": seconds}
     return WithMutants(task, known), {"problems": new, **told}
 
 

@@ -13,6 +13,7 @@ from clew.data.expert import Solution
 
 if TYPE_CHECKING:
     from clew.core.types import Problem
+    from clew.recipes.progress import Progress
     from clew.recipes.search import SearchConfig
     from clew.recipes.search_batches import Setup
     from clew.scale.curriculum import Tally
@@ -54,8 +55,10 @@ class Found:
         }
 
 
-def search_round(config: SearchConfig, task: AnyTask, problems: Sequence[Problem]) -> Found:
-    """Search `problems` into the run directory `config.out`, or go on with the search that is there."""
+def search_round(
+    config: SearchConfig, task: AnyTask, problems: Sequence[Problem], progress: Progress, name: str
+) -> Found:
+    """Search `problems` into the run directory `config.out`, or go on with the search there; stage `name` of bars."""
     from clew.data.run import RunDirectory
     from clew.data.searches import load_tree
     from clew.recipes.search import set_up, settings, summarise
@@ -64,7 +67,7 @@ def search_round(config: SearchConfig, task: AnyTask, problems: Sequence[Problem
 
     setup = set_up(config, task)
     run = RunDirectory.create(config.out, settings(config), resume=config.out.exists())
-    rows = search_all(run, setup, problems)
+    rows = search_all(run, setup, problems, progress, name)
     run.write_json("summary.json", summarise(run, setup, rows))
     failed = [row["error"] for row in rows if row["error"]]
     if failed:

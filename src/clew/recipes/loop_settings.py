@@ -83,6 +83,17 @@ def names(config: LoopConfig) -> list[str]:
     return [f"round-{number:02}" for number in range(1, config.rounds + 1)]
 
 
+def search_name(name: str) -> str:
+    """What the search of round `name` is called where progress is shown."""
+    return f"{name} search"
+
+
+def expected_seconds(config: LoopConfig) -> dict[str, float]:
+    """Of every stage in order, for `Progress`, which needs only their ratios."""
+    rounds = [stage for name in names(config) for stage in (search_name(name), name)]
+    return {START: 1.0, **dict.fromkeys(rounds, 4.0)}
+
+
 def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     """The schedule before anything is known. Raises `InvalidValue` for settings that no loop can work with."""
     from clew.recipes.loop_schedule import Schedule
@@ -98,6 +109,8 @@ def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     for name in ("rounds", "problems", "measure_problems", "measure_samples", "max_tokens", "together"):
         if getattr(config, name) < 1:
             raise InvalidValue(name, getattr(config, name), "an integer of at least 1", "raise it")
+    if config.mutate < 0:
+        raise InvalidValue("mutate", config.mutate, "an integer of at least 0", "raise it, or leave it out")
     if config.schedule and config.learner == "distill":
         advice = "add --learner rl or --learner dpo, or leave --schedule out"
         raise InvalidValue("--schedule with --learner", "distill", "what to go over to from cloning: rl or dpo", advice)

@@ -29,6 +29,7 @@ class Bar:
     name: str
     total: float
     expected_seconds: float
+    """Of the stage, as it is known by now; the plan's to begin with."""
     started: float
     clock: Callable[[], float] = field(repr=False)
     after: Callable[[Bar], None] = field(repr=False)
@@ -142,7 +143,7 @@ class Progress:
         later = [n for n in names[names.index(bar.name) + 1 :] if n not in self._skipped]
         finished = [(self._stages[n], seconds) for n, seconds in self._finished.items()]
         stage = stage_left(bar.seconds, bar.share, bar.expected_seconds)
-        pace = observed_pace([*finished, (bar.expected_seconds, bar.seconds + stage)])
+        pace = observed_pace([*finished, (self._stages[bar.name], bar.seconds + stage)])
         return Left(stage, stage + pace * sum(self._stages[n] for n in later))
 
     def _label(self, name: str) -> str:

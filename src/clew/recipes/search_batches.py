@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from clew.core.cost import Budget, Cost
 from clew.recipes.progress import Bar
+from clew.recipes.progress import Progress as Bars
 from clew.search import Progress, SearchInterrupted, SearchOutcome, SearchRecord, continue_searches
 from clew.search.serve import Roles
 
@@ -46,19 +47,23 @@ class Setup:
     """Kept with the searches."""
 
 
-def search_all(run: RunDirectory, setup: Setup, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Search all `problems`, `together` of them at once; one row a problem.
+def search_all(
+    run: RunDirectory,
+    setup: Setup,
+    problems: Sequence[Problem],
+    bars: Bars | None = None,
+    name: str = STAGE,
+) -> list[dict[str, Any]]:
+    """Search all `problems`, `together` of them at once; one row a problem. `bars` shows it as its stage `name`.
 
     Batches that `run` has are not searched again, unless one of their searches failed.
     """
-    from clew.recipes.progress import Progress as Bars
-
     batches = [problems[at : at + setup.together] for at in range(0, len(problems), setup.together)]
     done = {index: rows for index in range(len(batches)) if (rows := _finished(run, index)) is not None}
     _forget_unfinished(run, done, setup.together)
     left = sum(len(batch) for index, batch in enumerate(batches) if index not in done)
     if left:
-        with Bars({STAGE: 1.0}).stage(STAGE, total=left) as bar:
+        with (bars or Bars({name: 1.0})).stage(name, total=left) as bar:
             for index, batch in enumerate(batches):
                 if index not in done:
                     done[index] = search_batch(run, setup, index, batch, bar)

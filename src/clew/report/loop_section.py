@@ -33,18 +33,15 @@ def round_rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Header and a row a round; empty for other runs. What a damaged row lacks is a dash."""
     if not found:
         return []
-    posed = any(isinstance(row.get("arms"), Mapping) and row["arms"] for row in found)
-    rows = [[*HEAD, "posed"] if posed else list(HEAD)]
-    for row in found:
-        cells = _cells(row)
-        rows.append([*cells, _posed(row.get("arms"))] if posed else cells)
-    return rows
+    further = {"posed": [_posed(row.get("arms")) for row in found], "posed anew": [_anew(row) for row in found]}
+    shown = {name: cells for name, cells in further.items() if set(cells) != {NONE}}
+    return [[*HEAD, *shown], *([*_cells(row), *rest] for row, *rest in zip(found, *shown.values(), strict=True))]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     solutions, right = number(row.get("d_search")), number(row.get("right"))
     search, learning = _part(row, "search"), _part(row, "learning")
-    seconds = [part["seconds"] for part in (search, learning) if "seconds" in part]
+    seconds = [part["seconds"] for part in (_part(row, "mutants"), search, learning) if "seconds" in part]
     known = rate(row.get("pass_at_1"))
     return [
         str(row.get("round", NONE)).removeprefix("round-"),
@@ -58,6 +55,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         duration(sum(seconds)) if seconds else NONE,
         NONE if known is None else with_interval(known),
     ]
+
+
+def _anew(row: Mapping[str, Any]) -> str:
+    """How many questions of a file were changed and got an answer, of how many, and what that cost."""
+    part = _part(row, "mutants")
+    if not part.get("tried"):
+        return NONE
+    return f"{count(part.get('accepted', 0.0))} of {count(part['tried'])}, {count(part.get('tokens', 0.0))} tokens"
 
 
 def _part(row: Mapping[str, Any], name: str) -> dict[str, float]:
