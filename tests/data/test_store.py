@@ -212,6 +212,23 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> 
         assert list(store.groups("rl")) == [simple("old", 1), replace(simple("new", 1), trajectories=(new,))]
 
 
+def test_a_store_of_the_version_before_that_may_only_be_read_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TrajectoryStore(tmp_path / "s.sqlite") as store:
+        store.add("a", [simple("x")])
+    with sqlite3.connect(tmp_path / "s.sqlite") as db:
+        db.executescript("ALTER TABLE trajectories DROP COLUMN pieces; PRAGMA user_version = 2;")
+    db.close()
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **how: connect(f"file:{path}?mode=ro", uri=True, **how))
+    with TrajectoryStore(tmp_path / "s.sqlite") as store:
+        assert list(store.groups("a")) == [simple("x")]
+        assert store.count("a") == 2
+        with pytest.raises(RunDirectoryError, match="readonly"):
+            store.add("a", [simple("y")])
+
+
 def test_a_full_disk_is_told_and_rolls_back(tmp_path: Path) -> None:
     with TrajectoryStore(tmp_path / "s") as store:
         store.add("rl", [simple("x", 1)])

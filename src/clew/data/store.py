@@ -23,6 +23,8 @@ from clew.data.rows import (
 SCHEMA_VERSION = 3
 _SINCE = {2: "ALTER TABLE trajectories ADD COLUMN pieces"}
 """What brings a store of an earlier version to the next one."""
+_AS_IF = {2: "CREATE TEMP VIEW trajectories AS SELECT *, NULL AS pieces FROM main.trajectories"}
+"""What makes one that may only be read look like the newest."""
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free some space on that disk, then resume the run",
     sqlite3.SQLITE_READONLY: "change its permissions, or choose another place",
@@ -124,7 +126,12 @@ class TrajectoryStore:
         if version == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         elif version in _SINCE:
-            self._bring_up_to_date()
+            try:
+                self._bring_up_to_date()
+            except RunDirectoryError as error:
+                if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+                    raise
+                self._db.execute(_AS_IF[version])
 
     def _bring_up_to_date(self) -> None:
         with self._transaction():
