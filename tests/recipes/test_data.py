@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from one_token_world import learner
 
 from clew import cli
 from clew.core.cost import Cost
+from clew.core.errors import InvalidValue
 from clew.core.task import split_of
 from clew.core.types import (
     Completion,
@@ -28,6 +30,7 @@ from clew.data.export import load_rows
 from clew.data.searches import load_tree, save_tree
 from clew.data.store import TrajectoryStore
 from clew.recipes.data_sources import Source
+from clew.recipes.preference_data import pairs_of_file, pairs_of_run
 from clew.report.tree_data import TreeNotes, save_notes, step_texts
 from clew.search import TabularPolicy, run_searches
 from clew.search.mcts import Mcts
@@ -304,3 +307,19 @@ def test_a_person_is_told_on_one_screen(searched, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "duplicates dropped" in shown
     assert "chosen_tokens" in shown
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_pairs_of_steps_are_read_by_dpo_as_they_are_written(searched, tmp_path, capsys, kind):
+    who, out = learner(), tmp_path / f"pairs.{kind}"
+    told(capsys, searched, "pairs", out)
+
+    def seen(pairs):
+        return {(pair.problem.prompt, pair.prefix, pair.chosen, pair.rejected, pair.margin) for pair in pairs}
+
+    of_run = pairs_of_run(searched, level="step", margin=0.0, cap=None, seed=0)
+    assert any(pair.prefix for pair in of_run)
+    assert seen(pairs_of_file(out, who)) == seen(of_run)
+    told(capsys, searched, "pairs", out, "--form", "text", "--overwrite")
+    with pytest.raises(InvalidValue, match="--form conversation"):
+        pairs_of_file(out, who)

@@ -62,7 +62,7 @@ class DataConfig:
     temperature: float = 1.0
     """targets: T of the shares N^(1/T); 0 is the most visited step alone."""
     form: Literal["conversation", "text"] | None = None
-    """Messages, or plain text. Left out: text for steps, conversation for whole solutions."""
+    """Messages, or plain text. Left out: conversation for solutions and pairs, text for others."""
     checkpoint: Path | None = None
     """text: render prompts with this checkpoint's chat template. Left out: the messages as they are."""
     mode: Literal["think", "direct"] = "think"

@@ -112,7 +112,7 @@ def pair_rows(source: Source, config: DataConfig) -> Made:
         problem=lambda pair: pair.problem.id,
         rank=lambda pair: (-pair.margin, by_chance(config.seed, pair.problem.id, str(pair.prefix), str(pair.chosen))),
     )
-    return Made(export.dpo_rows(kept.rows, form_of(config, steps=True)), distinct.dropped, kept.dropped)
+    return Made(export.dpo_rows(kept.rows, form_of(config)), distinct.dropped, kept.dropped)
 
 
 def step_label_rows(source: Source, config: DataConfig) -> Made:
