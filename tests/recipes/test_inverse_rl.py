@@ -1,4 +1,4 @@
-"""A reward from demonstrations alone: of right solutions correctness is learnt, of the policy's own nothing."""
+"""A reward from demonstrations alone: the recipe in small; what it recovers is tested exactly in test_inverse.py."""
 
 from __future__ import annotations
 
@@ -69,14 +69,6 @@ def trained(policy_run, tmp_path_factory):
     return out, json.loads(shown.getvalue())
 
 
-def test_of_right_solutions_correctness_is_learnt(trained):
-    _, measured = trained
-    assert 0.1 < measured["base_rate"] < 0.9
-    # A model of seconds, from a few hundred demonstrations: chance is 0.5, with a standard error of about 0.03.
-    assert measured["auc"]["1"] > 0.58
-    assert measured["choosing"]["best-of-n"]["mean"] > measured["choosing"]["first"]["mean"]
-
-
 def test_of_the_policys_own_solutions_nothing_is_learnt(policy_run, tmp_path):
     """The control: an expert who is the policy."""
     policy = load_policy(policy_run)
@@ -112,16 +104,16 @@ def test_written_demonstrations_are_right_by_the_task(policy_run):
         recipe.written(policy, Maze(), 20, seed=0)
 
 
-def test_the_checkpoint_rates_right_over_wrong_as_a_guide(trained, policy_run):
+def test_the_checkpoint_is_a_guide(trained, policy_run):
     out, measured = trained
+    assert 0.1 < measured["base_rate"] < 0.9
     guide = load_demonstrated_reward(resolve_checkpoint(out))
     policy = load_policy(policy_run)
     groups = sample_groups(policy, TASK, TASK.problems("validation", 30, 2), n=4, sampling=SAMPLING, seed=8)
-    rated = [(guide.score([t.state], [None])[0], t.verdict.right) for g in groups for t in g.trajectories]
-    means = [
-        sum(s for s, right in rated if right is of) / sum(right is of for _, right in rated) for of in (True, False)
-    ]
-    assert means[0] > means[1] + 0.02
+    values = [guide.score([t.state], [None])[0] for g in groups for t in g.trajectories]
+    together = guide.score([t.state for g in groups for t in g.trajectories], [None] * len(values))
+    assert values == pytest.approx(together, abs=1e-5)
+    assert len({round(value, 6) for value in values}) > len(values) // 2
     assert json.loads((out / "summary.json").read_text())["stages"][0]["auc"] == measured["auc"]
 
 
