@@ -212,6 +212,12 @@ def test_comparisons_of_steps_that_the_advantage_has_not_are_refused(name, credi
     method_of(PolicyGradient(algorithm="grpo", step_credit=steps))
 
 
+def test_progress_is_of_differences_alone():
+    steps = StepSettings(process=Path("reward"), process_credit="progress", process_as="values")
+    with pytest.raises(InvalidValue, match="process_as"):
+        method_of(PolicyGradient(algorithm="grpo", step_credit=steps))
+
+
 def test_differences_telescope_to_minus_the_start_because_an_end_has_no_future():
     """Potential-based shaping (Ng et al. 1999): all responses to a problem are paid the same in sum."""
     problem = Problem("one", "none", ())

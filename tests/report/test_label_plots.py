@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from clew.report.label_plots import error_by_cost, reliability
+from clew.report.label_plots import reliability
 from clew.stats.calibration import calibration_bins
 
 
@@ -25,11 +25,5 @@ def test_labels_lie_where_they_say_and_what_is_true_of_them():
     assert (x, y) == (high[0], low[1])
 
 
-def test_costs_are_drawn_in_order():
-    svg = error_by_cost({"monte-carlo": [(400.0, 0.1), (50.0, 0.3)], "omega-prm": [(60.0, 0.15)], "none": []})
-    ElementTree.fromstring(svg)
-    assert ">omega-prm</text>" in svg and ">none</text>" not in svg
-
-
 def test_nothing_to_draw():
-    assert reliability({}) == reliability({"a": []}) == error_by_cost({"a": []}) == ""
+    assert reliability({}) == reliability({"a": []}) == ""

@@ -60,7 +60,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         str(row["updates"]),
         count(row["search"]["tokens"]),
         count(row["learning"]["tokens"]),
-        duration(sum(row[part]["seconds"] for part in ("mutants", "search", "learning"))),
+        duration(sum(row[part].get("seconds", 0.0) for part in ("mutants", "search", "learning"))),
         "" if known is None else with_interval(known),
     )
     return dict(zip(COLUMNS, texts, strict=True))

@@ -130,6 +130,9 @@ def _check_partial(settings: PolicyGradient, method: Method) -> None:
 
 def _check_steps(settings: PolicyGradient, method: Method) -> None:
     steps, advantage = settings.step_credit, method.advantage
+    if steps.process is not None and steps.process_credit == "progress" and steps.process_as == "values":
+        accepted = "differences with progress, which is what a step raised the score"
+        raise InvalidValue("process_as", "values", accepted, "leave process_as out, or use process_credit stepwise")
     from_outside = advantage in ("moving-average", "greedy") and steps.process_credit == "progress"
     if steps.process is None or steps.process_credit == "stepwise" or advantage in OF_GROUPS or from_outside:
         return

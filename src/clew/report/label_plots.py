@@ -1,4 +1,4 @@
-"""Figures of step labels: what they say along a solution, are they true, and what does a smaller error cost."""
+"""Figures of step labels: what they say along a solution, and are they true."""
 
 from __future__ import annotations
 
@@ -54,22 +54,3 @@ def reliability(curves: Mapping[str, Sequence[CalibrationBin]], *, against: str 
         legend_above(ax)
 
     return figure_svg("label-reliability", f"Labels against the {against}", draw, REGULAR)
-
-
-def error_by_cost(lines: Mapping[str, Sequence[Point]], *, error: str = "mean absolute error") -> str:
-    """Error of labels against roll-outs a solution (log axis), a line a method."""
-    shown = {name: sorted(points) for name, points in lines.items() if points}
-    if not shown:
-        return ""
-
-    def draw(ax: Axes) -> None:
-        for i, (name, points) in enumerate(shown.items()):
-            ink, marker = SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]
-            ax.plot(*zip(*points, strict=True), color=ink.light, marker=marker, markersize=5, label=name)
-        ax.set_xscale("log")
-        ax.set_xlabel("roll-outs a solution")
-        ax.set_ylabel(error)
-        ax.set_ylim(0, None)
-        legend_above(ax)
-
-    return figure_svg("label-cost", "Error of labels against their cost", draw, REGULAR)
