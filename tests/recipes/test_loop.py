@@ -14,15 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
+from open_weights import policy_of, saved
+from transformers import AutoModelForCausalLM
 
 from clew import tasks
 from clew.core.errors import InvalidValue
 from clew.core.types import Completion, FinishReason, Outcome, Sampling, Verdict
 from clew.data.run import RunDirectory
+from clew.data.searches import load_tree
+from clew.learn.batch import Example
 from clew.models.architecture import SmallQwen3, build_model
 from clew.models.policy import LocalPolicy
 from clew.models.tokenizer import build_tokenizer
-from clew.recipes import loop_learners
+from clew.models.tuning import Tuning
+from clew.recipes import loop_learners, preference_learning
 from clew.recipes.loop import loop
 from clew.recipes.loop_learners import Learning
 from clew.recipes.loop_settings import LoopConfig, expected_seconds
@@ -169,26 +175,36 @@ def test_cloning_gives_way_where_pass_at_1_has_flattened(checkpoint, tmp_path, c
 
 def test_cloning_gives_way_within_a_round_where_the_held_out_loss_has_flattened(checkpoint, tmp_path, coin):
     settings = Learning(rows=2, epochs=2, cap=4, lr_matrix=0.01, watch=1)
-    how = {"plateau": Plateau(threshold=1e9), "plateau_of": "held-out-loss", "settings": settings, "problems": 8}
+    plateau = Plateau(threshold=1e9, of="held-out-loss")
+    how = {"plateau": plateau, "settings": settings, "problems": 8}
     config = config_of(checkpoint, tmp_path / "run", learner="rl", schedule=True, rounds=1)
     summary = run_loop(LoopConfig(**{**vars(config), **how}))
     assert summary["rounds"][0]["learner"] == "distill then rl"
 
 
 def test_the_first_loss_of_preferences_is_log_two_beside_cloning(checkpoint, tmp_path, coin, monkeypatch):
-    first: list[float] = []
-    step = loop_learners.dpo_step
+    """Before the first update the policy is its own reference; the chosen are cloned per token, pair by pair (RPO)."""
+    told: list[tuple[float, float]] = []
+    step = preference_learning.preference_step
 
-    def watched(policy, optimizer, batch, settings, **named):
-        chosen = [pair[0] for pair, _ in batch]
-        clone = loop_learners.held_out_loss(policy, chosen)
-        told = step(policy, optimizer, batch, settings, **named)
-        first.append(told["loss"] - settings.clone_weight * clone)
-        return told
+    def watched(learner, optimizer, pairs, **named):
+        with torch.no_grad():
+            cloned = [nats_a_token(learner.model, pair.chosen) for pair in pairs]
+        told.append((step(learner, optimizer, pairs, **named)["loss"], sum(cloned) / len(cloned)))
+        return {}
 
-    monkeypatch.setattr(loop_learners, "dpo_step", watched)
-    run_loop(config_of(checkpoint, tmp_path / "run", learner="dpo", rounds=1))
-    assert first[0] == pytest.approx(math.log(2.0), abs=1e-5)
+    monkeypatch.setattr(preference_learning, "preference_step", watched)
+    settings = Learning(rows=3, epochs=1, lr_matrix=0.01, clone_weight=0.7)
+    run_loop(config_of(checkpoint, tmp_path / "run", learner="dpo", rounds=1, settings=settings))
+    loss, clone = told[0]
+    assert loss == pytest.approx(math.log(2.0) + 0.7 * clone, abs=1e-5)
+
+
+def nats_a_token(model, example):
+    """The mean negative log-likelihood of a response, by the library."""
+    ids = torch.tensor([[*example.prompt_ids, *example.response_ids]])
+    logprobs = model(input_ids=ids).logits[0, len(example.prompt_ids) - 1 : -1].log_softmax(-1)
+    return -logprobs.gather(1, torch.tensor(example.response_ids)[:, None]).mean().item()
 
 
 def test_samples_are_a_tree_of_one_step_each_so_its_advantages_are_those_of_solutions(checkpoint, tmp_path, coin):
@@ -220,6 +236,35 @@ def test_steps_of_a_search_with_values_are_learnt_from(checkpoint, tmp_path, coi
     (row,) = run_loop(config_of(checkpoint, tmp_path / "run", **grown))["rounds"]
     assert row["updates"] > 0 and row["rows"] > 0
     assert weights(tmp_path / "run", "round-01") != (checkpoint / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("learner", ["distill", "rl", "dpo"])
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_model_of_another_family_goes_round(tmp_path, coin, learner, lora):
+    """Each round searches with what the one before has learnt, and its checkpoint is a plain model that can go on."""
+    start = saved(tmp_path / "llama", "llama", context=160, ends=3.0)
+    settings = Learning(rows=3, epochs=1, lr_matrix=0.01, lr_other=0.01)
+    out, tuning = tmp_path / "run", Tuning(lora=lora, optimizer="adamw")
+    summary = run_loop(config_of(start, out, learner=learner, settings=settings, tuning=tuning))
+    assert all(row["updates"] > 0 and row["d_search"] == 6 * 4 for row in summary["rounds"])
+    loaded = [AutoModelForCausalLM.from_pretrained(path) for path in (start, *sorted((out / "checkpoints").iterdir()))]
+    assert [type(model).__name__ for model in loaded] == ["LlamaForCausalLM"] * 3
+    head = [model.model.layers[0].self_attn.q_proj.weight for model in loaded]
+    assert not torch.equal(head[0], head[1]) and not torch.equal(head[1], head[2])
+    rows = [json.loads(line) for line in (out / "searches" / "round-02" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 6
+    tree = load_tree(next((out / "searches" / "round-02" / "trees").glob("*.json")))
+    first, asked = tree.completions[1], policy_of("llama").prompt_ids(tree.problem)
+    with torch.no_grad():
+        nats = nats_a_token(loaded[1].eval(), Example(prompt_ids=asked, response_ids=first.tokens))
+    assert nats == pytest.approx(-sum(first.logprobs) / len(first.logprobs), abs=1e-4)
+
+
+def test_a_prompt_that_no_answer_fits_behind_is_refused_before_anything_is_written(tmp_path, coin):
+    start = saved(tmp_path / "llama", "llama", context=8)
+    with pytest.raises(InvalidValue, match="tokens of a prompt"):
+        run_loop(config_of(start, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

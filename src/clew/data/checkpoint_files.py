@@ -65,8 +65,11 @@ def verify_directory(path: Path) -> None:
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint directory that `path` names: itself, or that of the last finished stage of a run directory.
 
-    Checkpoints of clew are verified; one from elsewhere, which has no checksums, must have a `config.json`.
+    Checkpoints of clew are verified; one from elsewhere, which has no checksums, must have a `config.json`. A GGUF file
+    is a checkpoint of its own.
     """
+    if path.suffix == ".gguf" and path.is_file():
+        return path
     checkpoint = _last_stage(path) if (path / CHECKPOINTS).is_dir() else path
     if (checkpoint / CHECKSUMS).exists() or not (checkpoint / "config.json").exists():
         verify_directory(checkpoint)

@@ -139,41 +139,39 @@ def make(name: str, policy: LocalPolicy, task: AnyTask, seed: int) -> Made:
 
 def make_cloning(policy: LocalPolicy) -> Made:
     """The shortest right sample of every problem of the batch that has one."""
-    from clew.learn.clone import clone
-    from clew.learn.optim import make_optimizer
+    from clew.recipes.cloning import clone_step
     from clew.recipes.examples import sampled, shortest_right
+    from clew.recipes.learner import Learner
 
-    held: dict[str, Any] = {"optimizer": make_optimizer(policy.model, **Learning().rates("distill"))}
+    own = Learner(policy)
+    held: dict[str, Any] = {"optimizer": own.optimizer(**Learning().rates("distill"))}
 
     def step(batch: Sequence[Group], number: int) -> None:
         expert = [sampled(policy, found, "think") for group in batch if (found := shortest_right(group)) is not None]
         if expert:
-            clone(policy.model, held["optimizer"], expert, step=number, max_grad_norm=_limit(held))
+            clone_step(own, held["optimizer"], expert, step=number, max_grad_norm=_limit(held))
 
     return Made(step, lambda optimizer: held.update(optimizer=optimizer, redirected=True))
 
 
 def make_dpo(policy: LocalPolicy, seed: int) -> Made:
     """One pair of a right and a wrong sample of every problem that has both; plain DPO, without cloning."""
-    import copy
-
     from clew.data.pairs import pairs_of_groups
-    from clew.learn.optim import make_optimizer
-    from clew.recipes.loop_learners import dpo_step, pair_examples
-    from clew.recipes.rl_learner import logprobs_under
+    from clew.recipes.learner import Learner, reference_copy
+    from clew.recipes.preference_data import examples_of
+    from clew.recipes.preference_learning import preference_step
+    from clew.recipes.preference_settings import Preference, objective_of
 
-    settings = Learning(clone_weight=0.0)
-    reference = copy.deepcopy(policy.model).eval()
-    held: dict[str, Any] = {"optimizer": make_optimizer(policy.model, **settings.rates("dpo"))}
+    own = Learner(policy)
+    reference, objective = reference_copy(own), objective_of(Preference())
+    assert objective is not None
+    held: dict[str, Any] = {"optimizer": own.optimizer(**Learning().rates("dpo"))}
 
     def step(batch: Sequence[Group], number: int) -> None:
-        pairs = [pair_examples(policy, pair, "think") for pair in pairs_of_groups(batch, cap=1, seed=seed)]
-        if not pairs:
-            return
-        said = [one.sum() for one in logprobs_under(reference, [example for pair in pairs for example in pair])]
-        both = list(zip(pairs, zip(said[::2], said[1::2], strict=True), strict=True))
-        limit = {"multiplier": 1.0, "max_grad_norm": _limit(held)}
-        dpo_step(policy, held["optimizer"], both, settings, step=number, **cast("Any", limit))
+        pairs = examples_of(pairs_of_groups(batch, cap=1, seed=seed), own, reference, by_visits=0.0)
+        if pairs:
+            how = {"step": number, "multiplier": 1.0, "max_grad_norm": _limit(held)}
+            preference_step(own, held["optimizer"], pairs, objective=objective, **how)  # type: ignore[arg-type]
 
     return Made(step, lambda optimizer: held.update(optimizer=optimizer, redirected=True))
 

@@ -132,7 +132,8 @@ def clone_examples(
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
-        told = clone_step(learner, optimizer, chosen, step=updates + step, multiplier=rate, stage=stage)
+        how = {"step": updates + step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
+        told = clone_step(learner, optimizer, chosen, **how)  # type: ignore[arg-type]
         stage.record(
             updates + step, increment=1 / steps, tokens=sum(e.num_learnt for e in chosen), **told, lr=rate, **shown
         )
@@ -140,9 +141,18 @@ def clone_examples(
 
 
 def clone_step(
-    learner: Learner, optimizer: Any, examples: Sequence[Example], *, step: int, multiplier: float, stage: Stage | None
+    learner: Learner,
+    optimizer: Any,
+    examples: Sequence[Example],
+    *,
+    step: int,
+    multiplier: float = 1.0,
+    **limits: Any,
 ) -> dict[str, float]:
-    """One update of the mean negative log-likelihood of the examples' tokens (roadmap, equation 7)."""
+    """One update of the mean negative log-likelihood of the examples' tokens (roadmap, equation 7).
+
+    `limits`: the last good checkpoint, for the message if it diverges, and the most a gradient may have as its norm.
+    """
     from clew.learn.aggregate import token_mean
     from clew.learn.batch import pad
 
@@ -154,10 +164,7 @@ def clone_step(
         return part, part.item()
 
     lengths = [example.length for example in examples]
-    checkpoint = stage.last_checkpoint if stage is not None else None
-    told = learner.update(
-        optimizer, lengths, loss_of, math.fsum, step=step, multiplier=multiplier, checkpoint=checkpoint
-    )
+    told = learner.update(optimizer, lengths, loss_of, math.fsum, step=step, multiplier=multiplier, **limits)
     return {"loss": sum(told.noted), "grad_norm": told.grad_norm}
 
 

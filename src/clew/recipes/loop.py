@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ from clew.recipes.loop_settings import (
 if TYPE_CHECKING:
     from clew.core.types import Problem
     from clew.data.run import RunDirectory
-    from clew.models.policy import LocalPolicy
+    from clew.models.trainable import Trainable
+    from clew.recipes.learner import Learner
     from clew.recipes.loop_learners import Learnt
     from clew.recipes.loop_schedule import Schedule
     from clew.recipes.loop_search import Found
@@ -75,7 +77,7 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
     from clew.data.checkpoint_files import resolve_checkpoint
     from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
-    from clew.recipes.stage import count_problems, resolved
+    from clew.recipes.stage import Evaluation, count_problems, resolved, with_room
     from clew.tasks import make_task
 
     keep_freed_memory()
@@ -84,21 +86,31 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
     most = min(config.measure_problems, count_problems(task, "test") or config.measure_problems)
     held_out = task.problems("test", most, derive_seed(config.seed, "held out"))
     checkpoint = resolve_checkpoint(config.checkpoint)
+    start = loaded(config, checkpoint)
+    room = with_room(Evaluation(max_tokens=config.max_tokens), start.policy, held_out, config.mode).max_tokens
     # Last, so that whatever can be refused leaves no directory behind.
     run = RunDirectory.create(config.out, resolved(config), resume=config.resume, overwrite=config.overwrite)
+    config = replace(config, max_tokens=room)
     for number, name in enumerate((START, *names(config))):
         if run.stage_done(name):
             if name != START:
                 progress.skip(search_name(name))
             progress.skip(name)
         elif name == START:
-            measure_start(config, run, progress, checkpoint, task, held_out)
+            measure_start(config, run, progress, start.policy, task, held_out)
         else:
             one_round(config, run, progress, number, schedule, checkpoint, task, held_out)
         result = run.stage_result(name)
         schedule = schedule.started(result) if name == START else schedule.after(result)
         checkpoint = checkpoint if name == START else run.checkpoint_path(name)
     return finish(config, run)
+
+
+def loaded(config: LoopConfig, checkpoint: Path) -> Learner:
+    """The policy at `checkpoint` and how it learns; adapters begin anew on what the one before left."""
+    from clew.recipes.learner import load_learner
+
+    return load_learner(checkpoint, config.tuning, mode=config.mode, seed=config.seed)
 
 
 def one_round(  # noqa: PLR0913  a round of what, as the loop has them
@@ -112,21 +124,27 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
     held_out: list[Problem],
 ) -> None:
     """Pose, search, learn, measure; the checkpoint, the result and the marker of the round."""
+    from clew.recipes.learner import fitting
     from clew.recipes.loop_schedule import mean_signal
     from clew.recipes.loop_search import search_round
-    from clew.recipes.stage import load_policy, running, save_policy
+    from clew.recipes.search import CACHE_BYTES
+    from clew.recipes.stage import running, save_policy
 
     name, seed = f"round-{number:02}", derive_seed(config.seed, "round", number)
-    policy = load_policy(checkpoint)
+    own = loaded(config, checkpoint)
+    own.policy.remember(CACHE_BYTES)
     posed = schedule.posed(task, config.problems, seed=seed)
-    judge, made = with_mutants(config, run, policy, task, posed.problems, number)
-    problems = [*posed.problems, *made["problems"]]
-    found = search_round(search_config(config, checkpoint, number), judge, problems, progress, search_name(name))
+    asked = fitting(posed.problems, own.policy, max_tokens=config.max_tokens, mode=config.mode)
+    judge, made = with_mutants(config, run, own.policy, task, asked, number)
+    problems = [*asked, *made["problems"]]
+    searching = search_config(config, checkpoint, number)
+    found = search_round(searching, judge, problems, own.policy, progress, search_name(name))
+    own.policy.remember(0)
     with running(name, run, progress, total=1.0) as stage:
-        learnt = learn_round(config, schedule, found, policy, task, stage, seed=seed)
-        policy.refresh()
+        learnt = learn_round(config, schedule, found, own, task, stage, seed=seed)
+        own.finish()
         seconds_learning = stage.seconds
-        save_policy(policy, run, name)
+        save_policy(own.policy, run, name, own.save_beside)
         tallies = {key: value for key, value in found.tallies().items() if key in posed.arm_of}
         signals = posed.signals(tallies)
         spent = found.tokens + made["tokens"] + sum(part["tokens"] for part in learnt)
@@ -146,7 +164,7 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
             "signal": mean_signal(signals),
             "signals": signals,
             "tallies": tallies,
-            **measured(config, policy, task, held_out, stage),
+            **measured(config, own.policy, task, held_out, stage),
         }
         result |= {"seconds": stage.seconds + found.seconds + made["seconds"], "tokens": spent}
         tell(stage, number, result, schedule)
@@ -157,7 +175,7 @@ def learn_round(  # noqa: PLR0913  who learns what, by name
     config: LoopConfig,
     schedule: Schedule,
     found: Found,
-    policy: LocalPolicy,
+    own: Learner,
     task: AnyTask,
     stage: Stage,
     *,
@@ -172,10 +190,9 @@ def learn_round(  # noqa: PLR0913  who learns what, by name
         stage.record(done + step, increment=0.0, learner=learner, **numbers)  # type: ignore[arg-type]
 
     pupil = Pupil(
-        policy=policy,
+        own=own,
         task=task,
         settings=config.settings,
-        mode=config.mode,
         seed=seed,
         record=record,
         checkpoint=stage.last_checkpoint,
@@ -203,7 +220,7 @@ def _part(learner: str, learnt: Learnt) -> dict[str, Any]:
 
 
 def measured(
-    config: LoopConfig, policy: LocalPolicy, task: AnyTask, problems: list[Problem], stage: Stage
+    config: LoopConfig, policy: Trainable, task: AnyTask, problems: list[Problem], stage: Stage
 ) -> dict[str, Any]:
     """Rates on held-out problems, from the same random streams after every round; in nobody's cost."""
     from clew.core.types import Sampling
@@ -225,13 +242,13 @@ def measured(
 
 
 def measure_start(
-    config: LoopConfig, run: RunDirectory, progress: Progress, checkpoint: Path, task: AnyTask, held_out: list[Problem]
+    config: LoopConfig, run: RunDirectory, progress: Progress, policy: Trainable, task: AnyTask, held_out: list[Problem]
 ) -> None:
     """What the policy can do before the first round."""
-    from clew.recipes.stage import load_policy, running
+    from clew.recipes.stage import running
 
     with running(START, run, progress, total=1.0) as stage:
-        rates = measured(config, load_policy(checkpoint), task, held_out, stage)
+        rates = measured(config, policy, task, held_out, stage)
         result = {"name": START, "seconds": stage.seconds, "tokens": 0, "compute": 0, **rates}
         tell(stage, 0, result, None)
     run.mark_done(START, result)
@@ -250,7 +267,7 @@ def tell(stage: Stage, number: int, result: Mapping[str, Any], schedule: Schedul
 
 
 def with_mutants(
-    config: LoopConfig, run: RunDirectory, policy: LocalPolicy, task: AnyTask, problems: list[Problem], number: int
+    config: LoopConfig, run: RunDirectory, policy: Trainable, task: AnyTask, problems: list[Problem], number: int
 ) -> tuple[AnyTask, dict[str, Any]]:
     """The task that judges the round, and its accepted mutants with what they cost."""
     from clew.core.types import Sampling

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, final
 
 from clew.core.seeds import derive_seed
 from clew.recipes.loop_learners import LearnerName
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = 4
 """A curriculum chooses from so many times the problems of a round."""
-By = Literal["pass-at-1", "held-out-loss"]
 
 
 @final
@@ -33,7 +32,6 @@ class Schedule:
     """What learns once cloning has flattened, or all along where there is no warm-up."""
     warm_up: bool = False
     """Whether it begins with cloning."""
-    by: By = "pass-at-1"
     plateau: Plateau = field(default_factory=Plateau)
     curriculum: bool = False
     arms: tuple[str, ...] = ()
@@ -52,7 +50,7 @@ class Schedule:
     @property
     def watching(self) -> Plateau | None:
         """The trigger inside a round; None where the rounds' own pass@1 is what counts, or nothing is to happen."""
-        waiting = self.warm_up and not self.flattened and self.by == "held-out-loss"
+        waiting = self.warm_up and not self.flattened and self.plateau.of == "held-out-loss"
         return self.plateau if waiting else None
 
     def started(self, result: Mapping[str, Any]) -> Schedule:
@@ -74,7 +72,7 @@ class Schedule:
         # A round that cloned nothing says nothing of cloning.
         if cloned:
             points = (*points, Measured(before + cloned, result["pass_at_1"]["mean"]))
-        by_rounds = self.by == "pass-at-1" and self.plateau.fires(points)
+        by_rounds = self.plateau.of == "pass-at-1" and self.plateau.fires(points)
         by_loss = any(part["flattened"] for part in result["learnt"])
         return replace(changed, points=points, flattened=by_rounds or by_loss)
 

@@ -12,6 +12,7 @@ from clew.core.types import FinishReason, Outcome
 from clew.data.expert import Solution
 
 if TYPE_CHECKING:
+    from clew.core.protocols import Policy
     from clew.core.types import Problem
     from clew.recipes.progress import Progress
     from clew.recipes.search import SearchConfig
@@ -56,16 +57,16 @@ class Found:
 
 
 def search_round(
-    config: SearchConfig, task: AnyTask, problems: Sequence[Problem], progress: Progress, name: str
+    config: SearchConfig, task: AnyTask, problems: Sequence[Problem], policy: Policy, progress: Progress, name: str
 ) -> Found:
-    """Search `problems` into the run directory `config.out`, or go on with the search there; stage `name` of bars."""
+    """Search `problems` with `policy` into the run `config.out`, or go on with it there; stage `name` of the bars."""
     from clew.data.run import RunDirectory
     from clew.data.searches import load_tree
     from clew.recipes.search import set_up, settings, summarise
     from clew.recipes.search_batches import search_all, seconds_of
     from clew.report.tree_data import TREES
 
-    setup = set_up(config, task)
+    setup = set_up(config, task, policy)
     run = RunDirectory.create(config.out, settings(config), resume=config.out.exists())
     rows = search_all(run, setup, problems, progress, name)
     run.write_json("summary.json", summarise(run, setup, rows))

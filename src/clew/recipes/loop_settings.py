@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
+from clew.models.tuning import Tuning
 from clew.recipes.loop_learners import Learning
 from clew.scale.plateau import Plateau
 from clew.tasks.generator import Agreement
@@ -26,7 +27,7 @@ class LoopConfig:
     """Search, learn from what was found, measure, and again: a row a round, with what each part cost."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from."""
+    """Checkpoint or run directory to start from, a Hugging Face directory, or a GGUF file."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"
@@ -46,11 +47,10 @@ class LoopConfig:
     problems: int = 512
     """Training problems searched a round."""
     settings: Learning = field(default_factory=Learning)
+    tuning: Tuning = field(default_factory=Tuning)
     schedule: bool = False
     """Clone first, and go over to --learner (rl or dpo) once cloning has flattened."""
     plateau: Plateau = field(default_factory=Plateau)
-    plateau_of: Literal["pass-at-1", "held-out-loss"] = "pass-at-1"
-    """What has to flatten: pass@1 from round to round, or within a round the loss on solutions that are kept out."""
     curriculum: bool = False
     """Search the problems whose pass rate is likely to be near one half, as far as earlier rounds tell."""
     generate: str | None = None
@@ -125,7 +125,6 @@ def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     return Schedule(
         learner=config.learner,
         warm_up=config.schedule,
-        by=config.plateau_of,
         plateau=config.plateau,
         curriculum=config.curriculum,
         arms=arms,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clew.learn.judging import JudgedExample, Noted
     from clew.recipes.learner import Learner
     from clew.recipes.preference_settings import Preference
-    from clew.recipes.stage import Stage
 
 
 @final
@@ -194,7 +193,7 @@ def _with_told(example: Example, known: Sequence[float]) -> tuple[float, ...]:
     return tuple(next(left) if own else 0.0 for own in example.learnt)
 
 
-def kto_step(  # noqa: PLR0913  who learns from what, the rest by name
+def kto_step(
     learner: Learner,
     optimizer: Any,
     rows: Sequence[JudgedExample],
@@ -202,7 +201,7 @@ def kto_step(  # noqa: PLR0913  who learns from what, the rest by name
     beta: float,
     step: int,
     multiplier: float,
-    stage: Stage | None = None,
+    **limits: Any,
 ) -> dict[str, float | None]:
     """One update; what to log of it."""
     from clew.learn.judging import loss_and_notes
@@ -220,7 +219,7 @@ def kto_step(  # noqa: PLR0913  who learns from what, the rest by name
         lambda noted: sum(one.loss for one in noted),
         step=step,
         multiplier=multiplier,
-        checkpoint=stage.last_checkpoint if stage is not None else None,
+        **limits,
     )
     loss, better, worse, right, logprob = (sum(values) for values in zip(*update.noted, strict=True))
     good = sum(row.desirable for row in rows)

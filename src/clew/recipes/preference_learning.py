@@ -44,7 +44,8 @@ def learn(  # noqa: PLR0913  what is learnt from, the rest by name
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, warmup=min(5, steps // 2), decay=steps // 2)
-        noted = way.step(learner, optimizer, chosen, step=updates + step, multiplier=rate, stage=stage)
+        how = {"step": updates + step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
+        noted = way.step(learner, optimizer, chosen, **how)
         stage.record(
             updates + step,
             increment=1 / steps,
@@ -57,7 +58,7 @@ def learn(  # noqa: PLR0913  what is learnt from, the rest by name
     return steps
 
 
-def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
+def preference_step(
     learner: Learner,
     optimizer: Any,
     pairs: Sequence[PairExample],
@@ -65,7 +66,7 @@ def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
     objective: Objective,
     step: int,
     multiplier: float,
-    stage: Stage | None = None,
+    **limits: Any,
 ) -> dict[str, float | None]:
     """One update; what to log of it."""
     from clew.learn.preferring import chances, loss_and_notes
@@ -81,7 +82,7 @@ def preference_step(  # noqa: PLR0913  who learns from what, the rest by name
         lambda noted: sum(one.loss for one in noted),
         step=step,
         multiplier=multiplier,
-        checkpoint=stage.last_checkpoint if stage is not None else None,
+        **limits,
     )
     loss, better, worse, right, logprob = (sum(values) for values in zip(*update.noted, strict=True))
     count = len(pairs)

@@ -39,6 +39,8 @@ class Preference:
     """kto: weight of a desirable solution. Left out, the rarer kind weighs as much in all as the other."""
     undesirable: float | None = None
     """kto: weight of an undesirable one."""
+    clone_weight: float = 0.0
+    """Weight of cloning the chosen response beside the loss, per token (RPO, arXiv 2404.19733); not for kto."""
     level: Level | None = None
     """step: siblings of a tree, best against worst by value. solution: right against wrong ones. Left out: step if the
     run of --data has trees; kto: solution."""
@@ -75,6 +77,15 @@ def beta_of(settings: Preference) -> float:
 
 def objective_of(settings: Preference) -> Objective | None:
     """The loss of pairs that `settings` name; None for the one that takes single solutions."""
+    found = plain_objective(settings)
+    weight = settings.clone_weight
+    if found is None or not weight:
+        return found
+    return found._replace(loss=lambda told: found.loss(told) - weight * told.mean_chosen)
+
+
+def plain_objective(settings: Preference) -> Objective | None:
+    """The loss that compares, without cloning beside it."""
     from clew.learn import preference
     from clew.learn.preferring import Objective, log_ratios, mean_logprobs
 
@@ -117,6 +128,9 @@ def check_preference(settings: Preference) -> None:
         if value != getattr(plain, name) and settings.loss not in users:
             accepted = f"only with --settings.loss {' or '.join(users)}, not with {settings.loss}"
             raise InvalidValue(f"--settings.{name}", value, accepted, "leave it out, or change --settings.loss")
+    if settings.clone_weight and settings.loss == "kto":
+        accepted = "0: kto has no chosen response"
+        raise InvalidValue("--settings.clone-weight", settings.clone_weight, accepted, "take another loss")
     if settings.margin and settings.loss == "kto" and settings.level != "step":
         accepted = "nothing: kto compares no solutions"
         raise InvalidValue("--settings.margin", settings.margin, accepted, "leave it out, or take another loss")

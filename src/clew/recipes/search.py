@@ -143,14 +143,14 @@ def main(config: SearchConfig) -> int:
     return int(len(failed) == len(rows))
 
 
-def set_up(config: SearchConfig, task: AnyTask) -> Setup:
-    """The model, the strategy and its guide, ready to search."""
+def set_up(config: SearchConfig, task: AnyTask, policy: Policy | None = None) -> Setup:
+    """The model (`policy`, or the one of the checkpoint), the strategy and its guide, ready to search."""
     from clew.core.seeds import derive_seed
     from clew.data.files import jsonable
     from clew.recipes.search_batches import Setup
     from clew.search.serve import Roles
 
-    policy = load_any_policy(config.checkpoint)
+    policy = policy or load_any_policy(config.checkpoint)
     ends = step_ends(config, task, policy)
     chosen = choose(config, ends)
     return Setup(
@@ -177,8 +177,7 @@ def load_any_policy(checkpoint: str) -> Policy:
         from clew.data.checkpoint_files import resolve_checkpoint
         from clew.models.transformers_policy import load_transformers_policy
 
-        path = Path(checkpoint)
-        return load_transformers_policy(path if path.suffix == ".gguf" else resolve_checkpoint(path))
+        return load_transformers_policy(resolve_checkpoint(Path(checkpoint)))
     policy = stage.load_policy(Path(checkpoint))
     if isinstance(policy, LocalPolicy):
         policy.remember(CACHE_BYTES)

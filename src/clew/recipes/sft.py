@@ -86,7 +86,7 @@ def sft(  # noqa: PLR0913  who learns from what, by name
             rng.shuffle(batches)
         examples = batches.pop()
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
-        told = clone_step(learner, optimizer, examples, step=step, multiplier=rate, stage=stage)
+        told = clone_step(learner, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
         stage.record(step, tokens=sum(example.num_learnt for example in examples), **told, lr=rate)
     learner.finish()
 

@@ -304,12 +304,12 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
     return 0
 
 
-def with_room(settings: Evaluation, policy: Trainable, problems: Sequence[Problem]) -> Evaluation:
+def with_room(settings: Evaluation, policy: Trainable, problems: Sequence[Problem], mode: str = "think") -> Evaluation:
     """`settings` with as many tokens of a response as the policy's context has room for after every prompt.
 
     Raises `InvalidValue` where it has none.
     """
-    longest = max((len(policy.prompt_ids(problem, "think")) for problem in problems), default=0)
+    longest = max((len(policy.prompt_ids(problem, mode)) for problem in problems), default=0)
     if longest >= policy.context:
         accepted = f"fewer than {policy.context}, the model's context"
         raise InvalidValue("tokens of a prompt", longest, accepted, "choose a task or model with room for a response")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 from clew.core.errors import InvalidValue
 
@@ -54,6 +54,8 @@ class Plateau:
     """Least gain an update: 1e-4 is one percent in a hundred updates, where pass@1 is measured."""
     window: int = 1
     """Intervals between measurements that the slope is taken over."""
+    of: Literal["pass-at-1", "held-out-loss"] = "pass-at-1"
+    """What has to flatten: pass@1 from round to round, or within a round the loss on solutions that are kept out."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.threshold):
