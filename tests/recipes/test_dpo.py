@@ -63,14 +63,16 @@ def slow_loss(name, ours, theirs, lengths, flipped):
             return neg_log_sigmoid(2 * (means[0] - means[1]) - 1.0)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_loss_of_an_update_is_that_of_the_paper(name):
+def test_the_loss_of_an_update_is_that_of_the_paper(name, weight):
+    """With `weight`, the chosen response is cloned beside it: Pang et al. 2024, equation 1."""
     who, reference = learner(), learner(seed=1).model
     pairs = [
         pair((300, 301, 1), (302, 1), chosen_visits=3, rejected_visits=1),
         pair((303, 1), (304, 305, 306, 1), problem=PROBLEMS[1], prefix=(300,), chosen_visits=2, rejected_visits=2),
     ]
-    settings = Preference(loss=name, flipped="visits" if name == "cdpo" else 0.1)
+    settings = Preference(loss=name, flipped="visits" if name == "cdpo" else 0.1, clone_weight=weight)
     way = way_of(settings)
     prompts = [(*who.prompt_ids(p.problem), *p.prefix) for p in pairs]
     expected = [
@@ -81,6 +83,7 @@ def test_the_loss_of_an_update_is_that_of_the_paper(name):
             [len(p.chosen), len(p.rejected)],
             p.rejected_visits / 4,
         )
+        - weight * sequence_logprob(who.model, prompt, p.chosen) / len(p.chosen)
         for p, prompt in zip(pairs, prompts, strict=True)
     ]
     examples = way.examples(pairs, who, reference if way.takes_reference else None)
@@ -183,6 +186,7 @@ def test_what_does_not_fit_is_refused():
         {"beta": 0.0},
         {"loss": "cdpo", "flipped": 0.5},
         {"loss": "kto", "margin": 0.5},
+        {"loss": "kto", "clone_weight": 0.5},
         {"loss": "kto", "undesirable": 0.0},
     ],
     ids=str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
@@ -232,6 +233,32 @@ def test_differences_telescope_to_minus_the_start_because_an_end_has_no_future()
     for own in paid[0]:
         assert sum(own) == pytest.approx(2.0 * -0.3)
     assert paid[0][1] == pytest.approx([2.0 * 0.2, 2.0 * -0.5])
+
+
+@pytest.mark.parametrize("prover", [1, 3])
+def test_the_prover_takes_the_best_of_so_many(prover):
+    """What is paid is the rise of the chance that one of `prover` responses is right, here counted out."""
+    problem = Problem("one", "none", ())
+    response, chances = answered(problem, (1, 2, 3)), {0: 0.1, 2: 0.5, 3: 0.9}
+
+    class Chances:
+        def score(self, states, completions):
+            return [chances[len(state.tokens)] for state in states]
+
+    def one_right(chance):
+        fails = itertools.product([1.0 - min(chance, 1.0), min(chance, 1.0)], repeat=prover)
+        return sum(
+            math.prod(each)
+            for each, which in zip(fails, itertools.product([0, 1], repeat=prover), strict=True)
+            if any(which)
+        )
+
+    settings = StepSettings(process_prover=prover, process_weight=2.0)
+    paid = process_rewards(Chances(), [Group(problem, (response,))], [[[2, 3]]], settings)
+    known = [one_right(chances[0]), one_right(chances[2])]
+    assert paid[0][0] == pytest.approx([2.0 * (known[1] - known[0]), 2.0 * -known[1]])
+    with pytest.raises(InvalidValue, match="process_prover"):
+        StepSettings(process_prover=0)
 
 
 def test_a_penalty_is_taken_from_the_whole_response_or_from_each_token():

@@ -53,6 +53,17 @@ def progress(outcome: Tensor, rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, outcome[..., None] + rewards, 0.0)
 
 
+def best_of(value: float, k: int) -> float:
+    """The chance that one of `k` responses is right where each is with chance `value`; `k` = 1 leaves it as it is.
+
+    The value of the prover that takes the best of k responses of the policy (arXiv 2410.08146, section 3.3).
+
+    >>> best_of(0.5, 2)
+    0.75
+    """
+    return value if k == 1 else 1.0 - (1.0 - min(1.0, max(0.0, value))) ** k
+
+
 def value_differences(values: Tensor, rewards: Tensor | None = None, *, gamma: float = 1.0) -> Tensor:
     """r_k + gamma V_{k+1} - V_k of each step: values [..., S + 1] at the ends of steps, the start first -> [..., S].
 

@@ -265,11 +265,14 @@ def process_rewards(
 def _paid(
     scorer: Scorer, responses: Sequence[tuple[Group, Sequence[Sequence[int]]]], settings: StepSettings
 ) -> list[list[list[float]]]:
+    from clew.learn.process import best_of
+
     scores = iter(_scores(scorer, responses))
     paid: list[list[list[float]]] = []
     for _, rows in responses:
         paid.append([])
-        for values in islice(scores, len(rows)):
+        for scored in islice(scores, len(rows)):
+            values = [best_of(value, settings.process_prover) for value in scored]
             if settings.process_as == "values":
                 steps = values[1:]
             else:

@@ -90,10 +90,14 @@ class StepSettings:
     process_credit: Literal["stepwise", "joint", "progress"] = "stepwise"
     """Within a group: stepwise compares returns at the same step, joint all step rewards as one set (GRPO, 4.1.3).
     progress: the advantage of the outcome, and of each step beside it what it raised the score, not summed (PAV)."""
+    process_prover: int = 1
+    """A score v in 0 to 1 counts as 1 - (1 - v)^this: what the best of so many responses would reach from there. With
+    progress that is the prover of PAV; the policy itself as prover (1) adds nothing to the outcome in expectation."""
 
     def __post_init__(self) -> None:
         _at_least("steps rollouts", self.rollouts, 1)
         _at_least("steps process_weight", self.process_weight, 0.0)
+        _at_least("steps process_prover", self.process_prover, 1)
 
 
 @final
