@@ -26,8 +26,9 @@ clew bench verify --json
 clew bench loop --checkpoint runs/five/checkpoints/sft --json
 clew bench learners --checkpoint runs/five --json
 clew bench process-rl --checkpoint runs/five/checkpoints/sft --process-reward runs/prm --json
+clew bench algorithms --checkpoint runs/five-direct/checkpoints/sft --json --figure curves.svg
 """
-LEARNING = ("loop", "learners", "process-rl")
+LEARNING = ("loop", "learners", "process-rl", "algorithms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,19 @@ class BenchConfig:
     """Measure rollouts against generate of transformers, RL steps against TRL, trees, rewards, verifiers."""
 
     what: tyro.conf.Positional[
-        Literal["rollout", "train", "search", "reward", "verify", "loop", "learners", "process-rl"]
+        Literal["rollout", "train", "search", "reward", "verify", "loop", "learners", "process-rl", "algorithms"]
     ]
     """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
     cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest.
     reward: a process reward against the exact value, labels of steps by two methods at equal quality, and two rewards
     as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second.
     loop: clew loop against policy gradient at equal compute. learners: cloning, REINFORCE, GRPO, PPO, DPO on the same
-    samples at equal updates. process-rl: process rewards against the outcome alone in GRPO. These three take 5-number
-    Countdown and three seeds."""
+    samples at equal updates. process-rl: process rewards against the outcome alone in GRPO. algorithms: learning curves
+    of every name of clew rl --algorithm, answering directly. These four take 5-number Countdown and three seeds,
+    algorithms two."""
     checkpoint: Path | None = None
-    """search, reward, loop, learners, process-rl: run directory or checkpoint of clew's; left out, for search a model
-    with random weights."""
+    """search, reward, loop, learners, process-rl, algorithms: run directory or checkpoint of clew's; left out, for
+    search a model with random weights."""
     derivations: Path | None = None
     """reward: run directory of a policy of 4-number Countdown that answers directly, whose steps the process model
     judges; left out, that of --checkpoint."""
@@ -68,6 +70,8 @@ class BenchConfig:
     """Weights, problems and samples derive from it."""
     out: Path | None = None
     """JSON file to write the results to; it must not exist yet."""
+    figure: Path | None = None
+    """algorithms: SVG file to draw the curves to; it must not exist yet."""
     json: bool = False
     """Print the results as one JSON object instead of a table."""
 
@@ -81,6 +85,7 @@ def main(config: BenchConfig) -> int:
 
     from clew.data.environment import describe_environment
     from clew.data.files import jsonable, write_json_atomically
+    from clew.recipes.bench_algorithms_summary import algorithms_table
     from clew.recipes.bench_reward import measure_reward
     from clew.recipes.bench_rollout import measure_rollout
     from clew.recipes.bench_search import measure_search
@@ -100,7 +105,7 @@ def main(config: BenchConfig) -> int:
             )
         case "search":
             measured = measure_search(repeats=config.repeats, seed=config.seed, checkpoint=config.checkpoint)
-        case "loop" | "learners" | "process-rl":
+        case "loop" | "learners" | "process-rl" | "algorithms":
             measured = measure_learning(config)
         case "verify":
             measured = measure_verify(repeats=config.repeats, seed=config.seed)
@@ -127,7 +132,8 @@ def main(config: BenchConfig) -> int:
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(table(config.what, measured))
+        shown = algorithms_table(measured) if config.what == "algorithms" else table(config.what, measured)
+        Console(highlight=False).print(shown)
     return 0
 
 
@@ -166,7 +172,8 @@ def _number(value: float) -> str:
 
 
 def measure_learning(config: BenchConfig) -> dict[str, Any]:
-    """The three measurements of learning, each from a checkpoint."""
+    """The measurements of learning, each from a checkpoint."""
+    from clew.recipes.bench_algorithms import Plan, measure_algorithms
     from clew.recipes.bench_learners import measure_learners
     from clew.recipes.bench_loop import measure_loop
     from clew.recipes.bench_process_rl import measure_process_rl
@@ -177,8 +184,21 @@ def measure_learning(config: BenchConfig) -> dict[str, Any]:
         return measure_loop(checkpoint=checkpoint, seed=config.seed, learner=config.learner)
     if config.what == "learners":
         return measure_learners(checkpoint=checkpoint, seed=config.seed)
+    if config.what == "algorithms":
+        measured = measure_algorithms(Plan(checkpoint=checkpoint, seed=config.seed))
+        if config.figure is not None:
+            draw(config.figure, measured)
+        return measured
     assert process is not None
     return measure_process_rl(checkpoint=checkpoint, process=process, seed=config.seed)
+
+
+def draw(path: Path, measured: Mapping[str, Any]) -> None:
+    """The curves of `clew bench algorithms` as a figure of its own."""
+    from clew.report.algorithm_plots import learning_curves
+    from clew.report.svg import alone
+
+    path.write_text(alone(learning_curves(measured)), encoding="utf-8")
 
 
 def _check_learning(config: BenchConfig) -> None:
@@ -220,10 +240,11 @@ def _check_models(config: BenchConfig) -> None:
 
 
 def _check_out(config: BenchConfig) -> None:
-    if config.out is None:
-        return
-    given, accepted = f"--out {config.out}", "a new file in a directory that exists"
-    if config.out.exists():
-        raise RunDirectoryError(f"{given} exists", accepted, "choose another name, or move the old file away")
-    if not config.out.absolute().parent.is_dir():
-        raise RunDirectoryError(f"{given}: its directory does not exist", accepted, "make the directory first")
+    if config.figure is not None and config.what != "algorithms":
+        raise InvalidValue("--figure", str(config.figure), "only with clew bench algorithms", "leave it out")
+    for option, path in (("--out", config.out), ("--figure", config.figure)):
+        given, accepted = f"{option} {path}", "a new file in a directory that exists"
+        if path is not None and path.exists():
+            raise RunDirectoryError(f"{given} exists", accepted, "choose another name, or move the old file away")
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RunDirectoryError(f"{given}: its directory does not exist", accepted, "make the directory first")

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from clew.report.palette import MUTED, ROLES, RULE, TEXT
+from clew.report.palette import MUTED, PAPER, ROLES, RULE, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Size = tuple[float, float]
 REGULAR: Size = (6.6, 3.9)
@@ -65,6 +66,11 @@ _FONT = re.compile(r"(font: [^;\"]*?px) [^;\"]*")
 
 def figure_svg(name: str, title: str, draw: Callable[[Axes], None], size: Size = REGULAR) -> str:
     """The SVG of one pair of axes that `draw` fills; `name` makes its ids unique, `title` is read to the blind."""
+    return sheet_svg(name, title, lambda figure: draw(figure.add_subplot()), size)
+
+
+def sheet_svg(name: str, title: str, draw: Callable[[Figure], None], size: Size) -> str:
+    """The SVG of a figure of as many axes as `draw` makes, otherwise as `figure_svg`."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -76,10 +82,20 @@ def figure_svg(name: str, title: str, draw: Callable[[Axes], None], size: Size =
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        draw(figure)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return _for_a_page(buffer.getvalue(), name, title)
+
+
+def alone(svg: str) -> str:
+    """`svg` as a file of its own: with a ground, and in the dark colours where the reader prefers them."""
+    light, dark = (" ".join(f"--{ink.name}: {getattr(ink, of)};" for ink in ROLES) for of in ("light", "dark"))
+    font = "text { font-family: system-ui, sans-serif !important; }"
+    style = f"svg {{ {light} }} @media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }} {font}"
+    ground = f'<rect width="100%" height="100%" rx="6" style="fill: {PAPER.css}"/>'
+    at = svg.index(">") + 1
+    return f"{svg[:at]}<style>{style}</style>{ground}{svg[at:]}"
 
 
 def legend_above(ax: Axes, columns: int = 4) -> None:
