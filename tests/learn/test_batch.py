@@ -174,7 +174,13 @@ def test_schedule_rises_holds_and_falls(total: int, warmup: int, decay: int) -> 
     assert values[warmup : total - decay] == [1.0] * (total - decay - warmup)
     assert values[:warmup] == pytest.approx([(i + 1) / warmup for i in range(warmup)])
     assert values[total - decay :] == pytest.approx([(decay - i) / decay for i in range(decay)])
-    assert warmup_stable_decay(total, total=total, warmup=warmup, decay=decay) == 0.0
+    assert [warmup_stable_decay(total + i, total=total, warmup=warmup, decay=decay) for i in (0, 1, 9)] == [0.0] * 3
+
+
+@pytest.mark.parametrize("how", [{"warmup": -1}, {"decay": -1}])
+def test_schedules_of_negative_steps_are_refused(how: dict[str, int]) -> None:
+    with pytest.raises(InvalidValue, match="schedule"):
+        warmup_stable_decay(0, total=4, **how)
 
 
 def test_only_what_is_to_be_learnt_carries_loss():

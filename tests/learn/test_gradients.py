@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, pad
-from clew.learn.gradients import accumulate_gradients, even_batches
+from clew.learn.gradients import accumulate_gradients, clip_gradient, even_batches, sum_gradients
 from clew.models.side_by_side import side_by_side
 
 
@@ -73,6 +73,52 @@ def test_every_thread_gets_about_as_much_and_a_run_repeats_itself() -> None:
     assert sum(noted) == 512
     assert max(noted) == min(noted)
     assert torch.equal(first, gradient(examples, 2, 2048)[0])
+
+
+def test_micro_batches_are_added_in_their_order_and_only_to_what_learns() -> None:
+    """In float64, 1e16 - 1e16 + 1 is 1 from the left and 0 from the right."""
+    torch.set_num_threads(1)
+    model = nn.ParameterDict({"learns": torch.ones(1, dtype=torch.double), "frozen": torch.ones(1)})
+    model["frozen"].requires_grad_(False)
+    model["learns"].grad = torch.full((1,), 7.0, dtype=torch.double)
+    factors = [1e16, -1e16, 1.0]
+
+    def loss_of(rows: list[int]) -> tuple[Tensor, list[int]]:
+        return sum(factors[row] for row in rows) * model["learns"].sum(), rows
+
+    assert sum_gradients(model, [3, 2, 1], loss_of, tokens_per_pass=1) == [[0], [1], [2]]
+    assert model["learns"].grad.item() == 1.0
+    assert model["frozen"].grad is None
+
+
+@pytest.mark.parametrize(("largest", "factor"), [(2.0, 0.4), (5.5, 1.0)])
+def test_clipping_scales_the_whole_gradient_alike_and_tells_the_norm_it_had(largest: float, factor: float) -> None:
+    model = nn.ParameterList([torch.zeros(2), torch.zeros(1), torch.zeros(4)])
+    model[0].grad, model[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([-4.0])
+    assert clip_gradient(model, largest) == pytest.approx(5.0)
+    assert model[0].grad.tolist() == pytest.approx([3.0 * factor, 0.0], rel=1e-6)
+    assert model[1].grad.tolist() == pytest.approx([-4.0 * factor], rel=1e-6)
+    assert model[2].grad is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens_per_pass", "workers", "sizes"),
+    [
+        ([1] * 300, 100, 1, [100, 100, 100]),
+        ([1] * 301, 100, 1, [76, 76, 76, 73]),
+        ([1] * 300, 100, 2, [75, 75, 75, 75]),
+        ([1] * 300, 1000, 3, [100, 100, 100]),
+        ([1] * 300, 1000, 1, [300]),
+        # A share is 26.67 tokens: two sequences of ten. Only a tenth more (29.33, rounded up) leaves room for three.
+        ([10] * 8, 1000, 3, [30, 30, 20]),
+        ([10] * 2, 5, 1, [10, 10]),
+    ],
+)
+def test_sizes_of_even_batches(lengths: list[int], tokens_per_pass: int, workers: int, sizes: list[int]) -> None:
+    for threads, ranks in ((workers, 1), (1, workers)):
+        torch.set_num_threads(threads)
+        batches = even_batches(lengths, tokens_per_pass, ranks=ranks)
+        assert [sum(lengths[row] for row in rows) for rows in batches] == sizes
 
 
 def test_side_by_side_keeps_the_order_and_gives_each_part_one_thread() -> None:
