@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
 from one_token_world import PROBLEMS, Half, chance, distribution, learner, right_mask, stage
 
-from clew.core.errors import InvalidValue
+from clew.core.errors import InvalidValue, TrainingDiverged
 from clew.core.types import Message, Problem, Sampling
-from clew.data.targets import Target
+from clew.data.searches import save_tree
+from clew.data.targets import Target, visit_targets
 from clew.evaluate import sample_groups
 from clew.learn.batch import Example
-from clew.models.shared_value import with_saved_head
+from clew.learn.optim import MuonAdamW
+from clew.models.shared_value import PolicyWithValue, with_saved_head
 from clew.recipes.cloning import Lesson
 from clew.recipes.distill import DistillConfig, check, learn
 from clew.recipes.distill_bond import Anchored, Bond, backward_examples, bond_step
 from clew.recipes.distill_star import Star, hinted
 from clew.recipes.distill_teacher import Teacher, correct_step, divergence_of
-from clew.recipes.distill_visits import Visits, visit_step, visited_states
+from clew.recipes.distill_visits import Visits, losses, visit_step, visited_states
 from clew.recipes.distill_vstar import VERIFIER
 from clew.recipes.expert_iteration import ExpertIteration
+from clew.report.tree_data import TreeNotes, save_notes, step_texts
 from clew.reward.load import load_reward
+from clew.search import TabularPolicy, run_searches
+from clew.search.mcts import Mcts
 
 FAST = {"lr_matrix": 0.01, "lr_other": 0.01, "max_tokens": 1, "problems": 4, "rows": 32}
 
@@ -159,6 +166,146 @@ def targets():
             problem=prompt, prefix=(301,), actions=((302,),), probabilities=(1.0,), visits=(3,), value=0.9, returned=0.9
         ),
     ]  # fmt: skip
+
+
+def some_states(who, own):
+    """Three states: of one nothing is known, and of its two steps the search took one."""
+    unknown = Target(
+        problem=PROBLEMS[1], prefix=(300, 302), actions=((301, 303), (304, 300, 301)), probabilities=(0.0, 1.0),
+        visits=(0, 4), value=0.5,
+    )  # fmt: skip
+    first, last = targets()
+    return visited_states([first, unknown, replace(last, value=0.4)], own, who)
+
+
+def visits_by_hand(who, states):
+    """Sums over `states` of both losses: every step and every value read alone, by the library's own pass."""
+    policy = value = torch.zeros(())
+    for state in states:
+        for step, share in zip(state.steps, state.shares, strict=True):
+            ids = [*step.prompt_ids, *step.response_ids]
+            logprobs = who.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            places = range(len(step.prompt_ids), len(ids))
+            policy = policy - share * sum(logprobs[at - 1, ids[at]] for at in places)
+        if state.value is not None:
+            ids = torch.tensor([state.steps[0].prompt_ids])
+            hidden = who.model.model(input_ids=ids).last_hidden_state[0, -1]
+            chance = (who.trained.score.weight[0] @ hidden + who.trained.score.bias[0]).sigmoid()
+            value = value - state.value * chance.log() - (1 - state.value) * (1 - chance).log()
+    return policy, value
+
+
+def with_random_head(who):
+    who.add_value_head()
+    with torch.no_grad():
+        who.trained.score.weight.copy_(torch.randn(1, 40, generator=torch.Generator().manual_seed(0)))
+        who.trained.score.bias.fill_(0.3)
+    return who
+
+
+def test_a_visited_state_as_the_model_reads_it():
+    who = learner()
+    states = some_states(who, Visits())
+    prompt = who.prompt_ids(PROBLEMS[0])
+    assert states[0].shares == (0.6, 0.3, 0.1)
+    assert [step.response_ids for step in states[0].steps] == [(300,), (301, 302), (303,)]
+    assert {step.prompt_ids for step in states[0].steps} == {prompt}
+    assert states[0].length == 3 * len(prompt) + 1
+    assert (states[1].shares, states[1].steps[0].response_ids) == ((1.0,), (304, 300, 301))
+    assert states[1].steps[0].prompt_ids == (*who.prompt_ids(PROBLEMS[1]), 300, 302)
+    assert [state.value for state in states] == [0.25, None, 0.9]
+    assert [state.value for state in some_states(who, Visits(value="backed-up"))] == [0.25, 0.5, 0.4]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_state_worth_more_than_one_has_no_probability(value):
+    target = replace(targets()[0], value=value)
+    with pytest.raises(InvalidValue, match="value of a state"):
+        visited_states([target], Visits(value="backed-up"), learner())
+    assert len(visited_states([target], Visits(), learner())) == 1
+    assert len(visited_states([target], Visits(value="backed-up", value_weight=0.0), learner())) == 1
+
+
+def test_the_losses_of_visited_states_are_those_of_a_slow_loop():
+    who = with_random_head(learner())
+    states = some_states(who, Visits())
+    policy, value = visits_by_hand(who, states)
+    told = losses(who, states, with_value=True)
+    assert [one.item() for one in told] == pytest.approx([policy.item(), value.item()], rel=1e-4)
+    told = losses(who, states, with_value=False)
+    assert [one.item() for one in told] == pytest.approx([policy.item(), 0.0], rel=1e-4)
+    assert losses(who, states[1:2], with_value=True)[1].item() == 0.0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_an_update_of_visits_goes_down_both_means(weight, monkeypatch):
+    """The policy's loss is a mean over all states, the value's over those that are worth something known."""
+    monkeypatch.setattr("clew.recipes.learner.TOKENS_PER_PASS", 1)
+    who, twin = with_random_head(learner()), with_random_head(learner())
+    states = some_states(who, Visits())
+    policy, value = visits_by_hand(twin, states)
+    loss = policy / 3 + weight * value / 2
+    gradients = torch.autograd.grad(loss, list(twin.trained.parameters()), materialize_grads=True)
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
+    optimizer = MuonAdamW(torch.optim.SGD(who.trained.parameters(), lr=0.4))
+    told = visit_step(who, optimizer, states, value_weight=weight, step=0, multiplier=0.5)
+    assert told["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert told["policy_loss"] == pytest.approx(policy.item() / 3, rel=1e-4)
+    assert told["grad_norm"] == pytest.approx(norm, rel=1e-3)
+    if weight:
+        assert told["value_loss"] == pytest.approx(value.item() / 2, rel=1e-4)
+    else:
+        assert "value_loss" not in told
+    rate = 0.4 * 0.5 * min(1.0, 1.0 / norm)
+    for ours, theirs, gradient in zip(who.trained.parameters(), twin.trained.parameters(), gradients, strict=True):
+        assert torch.allclose(theirs - ours, rate * gradient, atol=2e-6 + 1e-3 * rate * gradient.abs().max().item())
+
+
+def test_an_update_of_visits_that_diverges_names_the_loss(monkeypatch):
+    who = with_random_head(learner())
+    with torch.no_grad():
+        who.trained.score.bias.fill_(math.nan)
+    with pytest.raises(TrainingDiverged, match="step 3: loss nan"):
+        visit_step(
+            who, who.optimizer(lr_matrix=0.1, lr_other=0.1), some_states(who, Visits()), value_weight=0.5, step=3
+        )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_every_state_of_a_run_of_search_is_learnt_from_once_an_epoch(tmp_path, monkeypatch, weight):
+    words = TabularPolicy(("end", "a", "b", "c;"), lambda state: [0.2, 0.3, 0.2, 0.3])
+    strategy = Mcts(iterations=60, width=3, max_depth=4, sampling=Sampling(max_tokens=6, step_ends=(";",)))
+    (found,) = run_searches(strategy, PROBLEMS[:1], words, task=Half(), seed=0)
+    tree = found.result.tree
+    for room in ("trees", "notes"):
+        (tmp_path / room).mkdir()
+    save_tree(tmp_path / "trees" / "0000.json", tree)
+    save_notes(tmp_path / "notes" / "0000.json", TreeNotes(texts=step_texts(tree, words.text), strategy="mcts-uct"))
+    who, seen = learner(), []
+    monkeypatch.setattr(
+        "clew.recipes.distill_visits.visit_step",
+        lambda *given, **named: (seen.append((given[2], named)), visit_step(*given, **named))[1],
+    )
+    own = Visits(data=tmp_path, temperature=0.5, min_visits=3, value_weight=weight)
+    run = taught(tmp_path, who, Half(), "visits", ExpertIteration(rows=2, epochs=3, lr_matrix=0.01), visits=own)
+    expected = visited_states(visit_targets(tree, temperature=0.5, min_visits=3), own, learner())
+    assert len(expected) > 4
+    # What does not fill a last update is left out.
+    steps = 3 * len(expected) // 2
+    rates = [min(1.0, (steps - step) / (steps // 2)) for step in range(steps)]
+    assert [named["multiplier"] for _, named in seen] == pytest.approx(rates)
+    assert {named["value_weight"] for _, named in seen} == {weight}
+    learnt = [state for states, _ in seen for state in states]
+    assert {len(states) for states, _ in seen} == {2}
+    for epoch in range(3):
+        part = learnt[epoch * len(expected) : (epoch + 1) * len(expected)]
+        assert len(set(part)) == len(part)
+        assert set(part) <= set(expected)
+    rows = run.metrics("distill")
+    tokens = [sum(step.num_learnt for state in states for step in state.steps) for states, _ in seen]
+    assert [row["tokens"] for row in rows] == list(accumulate(tokens))
+    assert {row["states"] for row in rows} == {len(expected)}
+    assert isinstance(who.trained, PolicyWithValue) == (weight > 0)
 
 
 def test_distilled_visits_are_the_policy_and_values_the_heads(tmp_path):
