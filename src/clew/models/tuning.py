@@ -100,9 +100,13 @@ def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def save_adapters(model: PreTrainedModel, directory: Path) -> None:
     """Write the adapters of `model` alone, in peft's format, to `directory`."""
+    import warnings
+
     from clew.models.checkpoint import no_progress_bars
 
-    with no_progress_bars():
+    with no_progress_bars(), warnings.catch_warnings():
+        # Embeddings have no adapters, so whether peft finds the first model's configuration does not matter.
+        warnings.filterwarnings("ignore", message="Could not find a config file")
         model.save_pretrained(directory)
 
 

@@ -86,8 +86,8 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
     most = min(config.measure_problems, count_problems(task, "test") or config.measure_problems)
     held_out = task.problems("test", most, derive_seed(config.seed, "held out"))
     checkpoint = resolve_checkpoint(config.checkpoint)
-    start = loaded(config, checkpoint)
-    room = with_room(Evaluation(max_tokens=config.max_tokens), start.policy, held_out, config.mode).max_tokens
+    own = loaded(config, checkpoint)
+    room = with_room(Evaluation(max_tokens=config.max_tokens), own.policy, held_out, config.mode).max_tokens
     # Last, so that whatever can be refused leaves no directory behind.
     run = RunDirectory.create(config.out, resolved(config), resume=config.resume, overwrite=config.overwrite)
     config = replace(config, max_tokens=room)
@@ -97,9 +97,10 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
                 progress.skip(search_name(name))
             progress.skip(name)
         elif name == START:
-            measure_start(config, run, progress, start.policy, task, held_out)
+            measure_start(config, run, progress, own.policy, task, held_out)
         else:
-            one_round(config, run, progress, number, schedule, checkpoint, task, held_out)
+            own = own if number == 1 else loaded(config, checkpoint)
+            one_round(config, run, progress, number, schedule, checkpoint, own, task, held_out)
         result = run.stage_result(name)
         schedule = schedule.started(result) if name == START else schedule.after(result)
         checkpoint = checkpoint if name == START else run.checkpoint_path(name)
@@ -120,6 +121,7 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
     number: int,
     schedule: Schedule,
     checkpoint: Path,
+    own: Learner,
     task: AnyTask,
     held_out: list[Problem],
 ) -> None:
@@ -131,7 +133,6 @@ def one_round(  # noqa: PLR0913  a round of what, as the loop has them
     from clew.recipes.stage import running, save_policy
 
     name, seed = f"round-{number:02}", derive_seed(config.seed, "round", number)
-    own = loaded(config, checkpoint)
     own.policy.remember(CACHE_BYTES)
     posed = schedule.posed(task, config.problems, seed=seed)
     asked = fitting(posed.problems, own.policy, max_tokens=config.max_tokens, mode=config.mode)
@@ -238,6 +239,7 @@ def measured(
         on_batch=lambda tokens, done, total: stage.progress(0, evaluated=done / total),
     )
     stage.keep(groups)
+    stage.show(groups)
     return rates(groups, task, [k for k in (1, 2, 4, 8, 16, 32) if k <= config.measure_samples])
 
 
