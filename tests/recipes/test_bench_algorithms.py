@@ -26,10 +26,10 @@ from clew.core.types import (
     Verdict,
 )
 from clew.recipes import bench
-from clew.recipes.bench_algorithms import Plan, entropy_of, measure_algorithms
+from clew.recipes.bench_algorithms import Ground, Plan, entropy_of, look, measure_algorithms, one_run
 from clew.recipes.bench_algorithms_summary import algorithms_table, apart, at_tokens, noise_of, summarised
 from clew.recipes.rl_settings import PolicyGradient
-from clew.recipes.stage import load_policy
+from clew.recipes.stage import load_policy, training_problems
 
 
 def row(rates, tokens, noise=(3.0, 1.0), learnt=40):
@@ -173,13 +173,14 @@ def test_a_run_that_diverges_keeps_its_last_weights(plan, monkeypatch):
 
     real = guard.guarded_step
     monkeypatch.setattr(guard, "guarded_step", breaks)
-    from clew.recipes.bench_algorithms import look, one_run
-    from clew.recipes.stage import training_problems
-
-    start = load_policy(plan.checkpoint)
-    problems = training_problems(small_policy.TASK, 0, most=50)
-    first = look(plan, start, small_policy.TASK, 0)
-    found = one_run(plan, "reinforce", first, (start, small_policy.TASK, problems), 0)
+    ground = Ground(
+        policy=load_policy(plan.checkpoint),
+        task=small_policy.TASK,
+        problems=training_problems(small_policy.TASK, 0, most=50),
+        held_out=small_policy.TASK.problems("test", 20, 0),
+        seed=0,
+    )
+    found = one_run(plan, "reinforce", look(plan, ground.policy, ground), ground)
     assert found["diverged_after"] == 1
     assert [at["updates"] for at in found["looks"]] == [0, 1, 2]
     assert found["looks"][1]["rate"] == found["looks"][2]["rate"]

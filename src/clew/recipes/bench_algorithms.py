@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 from clew.core.errors import TrainingDiverged
 from clew.core.seeds import derive_seed
-from clew.core.types import Group, Sampling
+from clew.core.types import Group, Problem, Sampling
 from clew.recipes.bench_algorithms_summary import summarised
 from clew.recipes.bench_loop import TASK, copied
 from clew.recipes.rl_algorithms import ALGORITHMS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clew.recipes.stage import Stage
     from clew.tasks import AnyTask
 
-NOISE_EVERY = 10
+NOISE_EVERY = 5
 """Updates between two measurements of the gradient noise; they are not counted in seconds."""
 
 
@@ -44,7 +44,7 @@ class Plan:
     seeds: int = 2
     task: str = TASK
     names: tuple[Algorithm, ...] = tuple(ALGORITHMS)
-    looks: tuple[int, ...] = (0, 10, 20, 40)
+    looks: tuple[int, ...] = (0, 10, 20)
     """Updates after which held-out problems are answered; the last is the length of a run."""
     held_out: int = 500
     """Problems of a look."""
@@ -54,19 +54,39 @@ class Plan:
     """What all names share."""
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What all names of a seed share."""
+
+    policy: LocalPolicy
+    """At the start; it is copied."""
+    task: AnyTask
+    problems: Sequence[Problem]
+    held_out: Sequence[Problem]
+    seed: int
+
+
 def measure_algorithms(plan: Plan) -> dict[str, Any]:
     """Of each name its curve, what it costs and what it logs; which names end apart; the rows of every seed."""
-    from clew.recipes.stage import load_policy, training_problems
+    from clew.recipes.stage import count_problems, load_policy, training_problems
     from clew.tasks import make_task
 
     task, start = make_task(plan.task), load_policy(plan.checkpoint)
+    most = min(plan.held_out, count_problems(task, "test") or plan.held_out)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.names}
     for seed in range(plan.seed, plan.seed + plan.seeds):
-        problems = training_problems(task, seed, most=4000)
-        first = look(plan, start, task, seed)
+        ground = Ground(
+            policy=start,
+            task=task,
+            problems=training_problems(task, seed, most=4000),
+            held_out=task.problems("test", most, derive_seed(seed, "held out")),
+            seed=seed,
+        )
+        first = look(plan, start, ground)
         for name in plan.names:
             began = time.perf_counter()
-            rows[name].append(one_run(plan, name, first, (start, task, problems), seed))
+            rows[name].append(one_run(plan, name, first, ground))
             last = rows[name][-1]["looks"][-1]
             said = ", ".join(f"{key} {last[key]:.4g}" for key in ("pass_at_1", "length", "tokens", "cpu_s"))
             print(f"seed {seed}, {name}, {time.perf_counter() - began:.0f} s: {said}", file=sys.stderr)
@@ -84,23 +104,21 @@ def measure_algorithms(plan: Plan) -> dict[str, Any]:
     }
 
 
-def one_run(
-    plan: Plan, name: Algorithm, first: Mapping[str, Any], given: tuple[LocalPolicy, AnyTask, Sequence[Any]], seed: int
-) -> dict[str, Any]:
+def one_run(plan: Plan, name: Algorithm, first: Mapping[str, Any], ground: Ground) -> dict[str, Any]:
     """Train a copy of the starting policy by `name`; its looks, and what its updates logged.
 
     A run that diverges keeps its last finite weights, of which the looks that were to come are taken.
     """
     from clew.recipes.rl import rl
 
-    start, task, problems = given
-    policy = copied(start)
+    policy, seed = copied(ground.policy), ground.seed
     settings = replace(plan.base, algorithm=name, steps=plan.looks[-1])
-    curve = Curve(plan=plan, policy=policy, task=task, seed=seed, looks=[dict(first)])
+    curve = Curve(plan=plan, policy=policy, ground=ground, looks=[dict(first)])
+    shared: dict[str, Any] = {"task": ground.task, "problems": ground.problems, "seed": seed}
     account: dict[str, int] = {}
     diverged: int | None = None
     try:
-        found = rl(settings, policy=policy, task=task, problems=problems, seed=seed, stage=cast("Stage", curve))
+        found = rl(settings, policy=policy, stage=cast("Stage", curve), **shared)
         account = dict(found.totals)
     except TrainingDiverged:
         diverged = curve.updates
@@ -108,22 +126,16 @@ def one_run(
     return {"seed": seed, "looks": curve.looks, "logged": curve.told(), "account": account, "diverged_after": diverged}
 
 
-def look(plan: Plan, policy: LocalPolicy, task: AnyTask, seed: int) -> dict[str, Any]:
-    """What `policy` does on held-out problems of `seed`; of every name the same problems and random streams."""
+def look(plan: Plan, policy: LocalPolicy, ground: Ground) -> dict[str, Any]:
+    """What `policy` does on the held-out problems; of every name from the same random streams."""
     from clew.evaluate import sample_groups
-    from clew.recipes.stage import count_problems, rates
+    from clew.recipes.stage import rates
 
-    most = min(plan.held_out, count_problems(task, "test") or plan.held_out)
     mode = "direct" if plan.base.direct else "think"
-    groups = sample_groups(
-        policy,
-        task,
-        task.problems("test", most, derive_seed(seed, "held out")),
-        n=plan.samples,
-        sampling=Sampling(max_tokens=plan.base.max_tokens, mode=mode),
-        seed=derive_seed(seed, "evaluation"),
-    )
-    found = rates(groups, task, [1, plan.samples])
+    sampling = Sampling(max_tokens=plan.base.max_tokens, mode=mode)
+    how: dict[str, Any] = {"n": plan.samples, "sampling": sampling, "seed": derive_seed(ground.seed, "evaluation")}
+    groups = sample_groups(policy, ground.task, ground.held_out, **how)
+    found = rates(groups, ground.task, [1, plan.samples])
     return {
         "updates": 0,
         "tokens": 0,
@@ -155,8 +167,7 @@ class Curve:
 
     plan: Plan
     policy: LocalPolicy
-    task: AnyTask
-    seed: int
+    ground: Ground
     looks: list[dict[str, Any]]
     name: str = "rl"
     last_checkpoint: None = None
@@ -194,7 +205,7 @@ class Curve:
         wall, cpu = (statistics.fmean(part) for part in zip(*self.timed or [(0.0, 0.0)], strict=True))
         own = {"updates": self.updates, "tokens": self.tokens}
         spent = {"seconds": wall * self.updates, "cpu_s": cpu * self.updates}
-        self.looks.append({**look(self.plan, self.policy, self.task, self.seed), **own, **spent})
+        self.looks.append({**look(self.plan, self.policy, self.ground), **own, **spent})
 
     def told(self) -> dict[str, float]:
         """Means of what was logged; the sums of the two parts of the gradient noise; the last KL from the start."""
