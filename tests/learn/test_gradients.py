@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, pad
-from clew.learn.gradients import accumulate_gradients, clip_gradient, even_batches, sum_gradients
+from clew.learn.gradients import clip_gradient, even_batches, sum_gradients
 from clew.models.side_by_side import side_by_side
 
 
@@ -43,7 +43,10 @@ def loss_of(batch: PaddedBatch) -> tuple[Tensor, int]:
 def gradient(examples: list[Example], threads: int, tokens_per_pass: int) -> tuple[Tensor, list[int]]:
     torch.set_num_threads(threads)
     MODEL.zero_grad()
-    noted = accumulate_gradients(MODEL, examples, loss_of, tokens_per_pass=tokens_per_pass)
+    lengths = [example.length for example in examples]
+    noted = sum_gradients(
+        MODEL, lengths, lambda rows: loss_of(pad([examples[row] for row in rows])), tokens_per_pass=tokens_per_pass
+    )
     assert MODEL.table.grad is not None
     assert MODEL.unused.grad is not None
     assert not MODEL.unused.grad.any()

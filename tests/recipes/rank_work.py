@@ -14,8 +14,8 @@ from small_policy import TASK
 
 from clew.core.types import Outcome, Verdict
 from clew.data.run import RunDirectory
-from clew.learn.batch import Example
-from clew.learn.gradients import accumulate_gradients
+from clew.learn.batch import Example, pad
+from clew.learn.gradients import sum_gradients
 from clew.learn.ranks import here
 from clew.models.forward import token_logprobs
 from clew.recipes.progress import Progress
@@ -79,11 +79,13 @@ def one_gradient(checkpoint, rows):
         for at, problem in enumerate(TASK.problems("train", rows, 0))
     ]
 
-    def loss_of(batch):
+    def loss_of(chosen):
+        batch = pad([examples[row] for row in chosen])
         part = -token_logprobs(policy.model, batch.input_ids, batch.targets, batch.target_mask).logprobs.sum()
         return part, (part.item(), batch.targets[batch.target_mask])
 
-    noted = accumulate_gradients(policy.model, examples, loss_of, tokens_per_pass=64)
+    lengths = [example.length for example in examples]
+    noted = sum_gradients(policy.model, lengths, loss_of, tokens_per_pass=64)
     gradients = {name: p.grad for name, p in policy.model.named_parameters()}
     return gradients, sum(loss for loss, _ in noted), sum(len(targets) for _, targets in noted)
 

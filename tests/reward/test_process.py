@@ -12,10 +12,11 @@ import torch
 from clew.core.cost import Budget
 from clew.core.errors import CheckpointError, InvalidValue
 from clew.core.types import Completion, FinishReason, Sampling, State
+from clew.models.any_backbone import scalar_logits
 from clew.models.checkpoint import load_checkpoint, save_checkpoint
 from clew.models.policy import LocalPolicy
 from clew.models.tokenizer import FastCodec
-from clew.models.value_head import ValueReader, load_value_checkpoint, value_logits, value_model_of
+from clew.models.value_head import ValueReader, load_value_checkpoint, value_model_of
 from clew.reward.log_ratio_q import LogRatioQ
 from clew.reward.process import ProcessReward, load_process_reward
 from clew.search import BestOfN, run_searches
@@ -82,7 +83,7 @@ def distinct_tokens(policy, states):
 def test_an_untrained_value_model_says_the_base_rate(policy_model):
     model = value_model_of(policy_model, base_rate=0.3)
     ids = torch.randint(6, 300, (2, 9))
-    logits = value_logits(model, ids, torch.ones_like(ids, dtype=torch.bool))
+    logits = scalar_logits(model, ids, torch.ones_like(ids, dtype=torch.bool))
     assert logits.sigmoid().tolist() == pytest.approx([0.3] * 18, abs=1e-6)
     for ours, theirs in zip(model.model.parameters(), policy_model.model.parameters(), strict=True):
         assert torch.equal(ours, theirs) and ours is not theirs
@@ -93,7 +94,7 @@ def test_the_fused_pass_equals_that_of_transformers_and_padding_changes_nothing(
     mask = torch.arange(20) < torch.tensor([[20], [13], [1]])
     with torch.no_grad():
         expected = value_model(input_ids=ids).logits[..., 0][mask]
-    assert torch.allclose(value_logits(value_model, ids * mask, mask), expected, atol=CLOSE)
+    assert torch.allclose(scalar_logits(value_model, ids * mask, mask), expected, atol=CLOSE)
     assert expected.std() > 0.3
 
 
@@ -108,9 +109,9 @@ def test_transformers_loads_the_checkpoint_with_equal_logits(value_model, tokeni
     everywhere = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
         theirs = loaded(input_ids=ids).logits.flatten()
-    assert torch.allclose(theirs, value_logits(value_model, ids, everywhere), atol=CLOSE)
+    assert torch.allclose(theirs, scalar_logits(value_model, ids, everywhere), atol=CLOSE)
     ours = load_value_checkpoint(tmp_path / "value").model
-    assert torch.equal(value_logits(ours, ids, everywhere), value_logits(value_model, ids, everywhere))
+    assert torch.equal(scalar_logits(ours, ids, everywhere), scalar_logits(value_model, ids, everywhere))
 
 
 def test_a_policy_is_no_value_model_and_the_other_way_round(value_model, policy_model, tokenizer, tmp_path):

@@ -10,32 +10,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
+from clew.learn.batch import micro_batches
 from clew.learn.ranks import ALONE, here, share, sum_over_ranks
 from clew.models.side_by_side import by_size, side_by_side
 
 Noted = TypeVar("Noted")
 SLACKS = (0.0, 0.02, 0.04, 0.07, 0.1)
 """By how much a micro-batch may be larger than an equal share; the first that leads to few enough of them is taken."""
-
-
-def accumulate_gradients(
-    model: nn.Module,
-    examples: Sequence[Example],
-    loss_of: Callable[[PaddedBatch], tuple[Tensor, Noted]],
-    *,
-    tokens_per_pass: int,
-) -> list[Noted]:
-    """Put the gradient of the sum of the losses into the parameters' `grad`; what `loss_of` notes of each micro-batch.
-
-    Micro-batches are added in their order, whichever thread is done first, so a run repeats itself.
-    """
-    return sum_gradients(
-        model,
-        [example.length for example in examples],
-        lambda rows: loss_of(pad([examples[row] for row in rows])),
-        tokens_per_pass=tokens_per_pass,
-    )
 
 
 def sum_gradients(
@@ -45,7 +26,10 @@ def sum_gradients(
     *,
     tokens_per_pass: int,
 ) -> list[Noted]:
-    """The same for sequences of any kind, of these `lengths`: `loss_of_rows` makes a batch of the rows it is given.
+    """Put the gradient of the sum of the losses into the parameters' `grad`; what was noted of each micro-batch.
+
+    `lengths` are those of the sequences; `loss_of_rows` makes a batch of the rows it is given. Micro-batches are added
+    in their order, whichever thread is done first, so a run repeats itself.
 
     Where several ranks have joined, each takes a share of the micro-batches, and all get the sum and all notes.
     """

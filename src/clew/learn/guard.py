@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required, TypedDict
 
 from clew.core.errors import TrainingDiverged
 
@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from torch import nn
 
     from clew.learn.optim import MuonAdamW
+
+
+class Limits(TypedDict, total=False):
+    """Which update it is, and how far it may go: what `guarded_step` takes, for whoever passes it on."""
+
+    step: Required[int]
+    """Its number, for the message if it diverges."""
+    multiplier: float
+    """Of the base learning rates."""
+    checkpoint: Path | None
+    """The last good one, for that message."""
+    max_grad_norm: float
+    """Where the norm of the gradient is clipped."""
 
 
 def check_finite(*, loss: float, grad_norm: float, step: int, checkpoint: Path | None) -> None:

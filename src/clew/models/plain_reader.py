@@ -11,7 +11,7 @@ import torch
 from clew.core.errors import InvalidValue
 from clew.models.any_backbone import plain_qwen3, scalar_logits
 from clew.models.side_by_side import on_one_thread
-from clew.models.value_head import Reading, ValueReader
+from clew.models.value_head import Reading, ValueReader, first_pays
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Qwen3ForTokenClassification
@@ -64,11 +64,7 @@ class PlainReader:
         for start in range(0, len(distinct), rows):
             some = distinct[start : start + rows]
             found.update(zip(some, on_one_thread(self._read, some), strict=True))
-        readings = []
-        for context in contexts:
-            readings.append(found[context])
-            found[context] = found[context]._replace(computed=0)
-        return readings
+        return first_pays(contexts, found)
 
     @torch.inference_mode()
     def _read(self, contexts: Sequence[tuple[int, ...]]) -> list[Reading]:

@@ -5,7 +5,6 @@ It is a `Qwen3ForTokenClassification` with one label, so transformers loads what
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clew.core.errors import InvalidValue
+from clew.models.any_backbone import classifier_of
 from clew.models.checkpoint import load_parts
-from clew.models.forward import hidden_states
 from clew.models.incremental import IncrementalForward
 from clew.models.prefix_cache import PrefixCache
 from clew.models.reading import Context, Reader
@@ -40,30 +39,10 @@ class LoadedValue(NamedTuple):
 
 def value_model_of(policy: Qwen3ForCausalLM, *, base_rate: float = 0.5) -> Qwen3ForTokenClassification:
     """A value model with a copy of the body of `policy`, which says `base_rate` of everything until it is trained."""
-    from transformers import Qwen3ForTokenClassification
+    from transformers import AutoModelForTokenClassification
 
-    config = copy.deepcopy(policy.config)
-    config.num_labels = 1
-    config.id2label, config.label2id = {0: LABEL}, {LABEL: 0}
-    config.classifier_dropout = 0.0
-    config.tie_word_embeddings = False
-    with torch.random.fork_rng(devices=[]):
-        model = Qwen3ForTokenClassification(config)
-    model.model.load_state_dict(policy.model.state_dict())
-    with torch.no_grad():
-        model.score.weight.zero_()
-        model.score.bias.fill_(torch.logit(torch.tensor(base_rate), eps=1e-3).item())
-    return model.eval()
-
-
-def value_logits(model: Qwen3ForTokenClassification, input_ids: Tensor, mask: Tensor) -> Tensor:
-    """Logits after each token of right-padded `input_ids` [batch, time] marked in `mask` [batch, time]."""
-    return head_logits(model, hidden_states(cast("Qwen3ForCausalLM", model), input_ids)[mask])
-
-
-def head_logits(model: Qwen3ForTokenClassification, hidden: Tensor) -> Tensor:
-    """Logits [tokens] of normalised hidden states [tokens, width] to which the norm's weight was not yet applied."""
-    return hidden @ (model.score.weight[0] * model.model.norm.weight) + model.score.bias
+    model = classifier_of(policy, AutoModelForTokenClassification, label=LABEL, base_rate=base_rate)
+    return cast("Qwen3ForTokenClassification", model)
 
 
 def load_value_checkpoint(path: Path) -> LoadedValue:
@@ -77,6 +56,16 @@ class Reading(NamedTuple):
 
     probs: NDArray[np.float32]
     computed: int
+
+
+def first_pays(contexts: Sequence[tuple[int, ...]], found: dict[tuple[int, ...], Reading]) -> list[Reading]:
+    """The reading of each of `contexts`; the first of equal ones pays for all."""
+    seen: set[tuple[int, ...]] = set()
+    readings = []
+    for context in contexts:
+        readings.append(found[context]._replace(computed=0) if context in seen else found[context])
+        seen.add(context)
+    return readings
 
 
 class ValueReader:
@@ -111,11 +100,7 @@ class ValueReader:
         for start in range(0, len(distinct), ROWS_AT_ONCE):
             some = distinct[start : start + ROWS_AT_ONCE]
             found.update(zip(some, on_one_thread(self._read, some), strict=True))
-        readings = []
-        for context in contexts:
-            readings.append(found[context])
-            found[context] = found[context]._replace(computed=0)
-        return readings
+        return first_pays(contexts, found)
 
     @torch.inference_mode()
     def _read(self, contexts: Sequence[tuple[int, ...]]) -> list[Reading]:

@@ -27,6 +27,7 @@ from clew.recipes.rl_settings import Algorithm, CriticSettings, PolicyGradient
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clew.learn.guard import Limits
     from clew.models.policy import LocalPolicy
     from clew.tasks import AnyTask
 
@@ -170,8 +171,8 @@ def make_dpo(policy: LocalPolicy, seed: int) -> Made:
     def step(batch: Sequence[Group], number: int) -> None:
         pairs = examples_of(pairs_of_groups(batch, cap=1, seed=seed), own, reference, by_visits=0.0)
         if pairs:
-            how = {"step": number, "multiplier": 1.0, "max_grad_norm": _limit(held)}
-            preference_step(own, held["optimizer"], pairs, objective=objective, **how)  # type: ignore[arg-type]
+            how: Limits = {"step": number, "multiplier": 1.0, "max_grad_norm": _limit(held)}
+            preference_step(own, held["optimizer"], pairs, objective=objective, **how)
 
     return Made(step, lambda optimizer: held.update(optimizer=optimizer, redirected=True))
 

@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Unpack, final
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from clew.core.types import Group, Problem, Trajectory
     from clew.learn.batch import Example, PaddedBatch
+    from clew.learn.guard import Limits
     from clew.recipes.expert_iteration import ExpertIteration
     from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
@@ -132,8 +133,8 @@ def clone_examples(
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
-        how = {"step": updates + step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
-        told = clone_step(learner, optimizer, chosen, **how)  # type: ignore[arg-type]
+        how: Limits = {"step": updates + step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
+        told = clone_step(learner, optimizer, chosen, **how)
         stage.record(
             updates + step, increment=1 / steps, tokens=sum(e.num_learnt for e in chosen), **told, lr=rate, **shown
         )
@@ -141,17 +142,11 @@ def clone_examples(
 
 
 def clone_step(
-    learner: Learner,
-    optimizer: Any,
-    examples: Sequence[Example],
-    *,
-    step: int,
-    multiplier: float = 1.0,
-    **limits: Any,
+    learner: Learner, optimizer: Any, examples: Sequence[Example], **limits: Unpack[Limits]
 ) -> dict[str, float]:
     """One update of the mean negative log-likelihood of the examples' tokens (roadmap, equation 7).
 
-    `limits`: the last good checkpoint, for the message if it diverges, and the most a gradient may have as its norm.
+    Prompts carry no loss.
     """
     from clew.learn.aggregate import token_mean
     from clew.learn.batch import pad
@@ -164,7 +159,7 @@ def clone_step(
         return part, part.item()
 
     lengths = [example.length for example in examples]
-    told = learner.update(optimizer, lengths, loss_of, math.fsum, step=step, multiplier=multiplier, **limits)
+    told = learner.update(optimizer, lengths, loss_of, math.fsum, **limits)
     return {"loss": sum(told.noted), "grad_norm": told.grad_norm}
 
 
@@ -172,17 +167,14 @@ def logprob_sums(learner: Learner, examples: Sequence[Example]) -> Tensor:
     """Log-probabilities [examples] of whole responses under the present weights, without gradient."""
     import torch
 
-    from clew.learn.batch import micro_batches, pad
-    from clew.models.side_by_side import side_by_side
+    from clew.learn.batch import pad
+    from clew.learn.passes import in_passes
     from clew.recipes.learner import TOKENS_PER_PASS
 
-    def part(rows: list[int]) -> Tensor:
+    def part(rows: list[int]) -> Sequence[Tensor]:
         batch: PaddedBatch = pad([examples[row] for row in rows])
         with torch.no_grad():
-            return torch.where(batch.target_mask, learner.logprobs(batch), 0.0).sum(-1)
+            return torch.where(batch.target_mask, learner.logprobs(batch), 0.0).sum(-1).unbind()
 
-    found = torch.zeros(len(examples))
-    passes = micro_batches([example.length for example in examples], TOKENS_PER_PASS)
-    for rows, sums in zip(passes, side_by_side(part, passes), strict=True):
-        found[rows] = sums
-    return found
+    found = in_passes(part, [example.length for example in examples], tokens_per_pass=TOKENS_PER_PASS)
+    return torch.stack(found) if found else torch.zeros(0)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, final
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from clew.data.targets import Target
     from clew.learn.batch import Example
+    from clew.learn.guard import Limits
     from clew.recipes.cloning import Lesson
     from clew.recipes.expert_iteration import ExpertIteration
     from clew.recipes.learner import Learner
@@ -74,9 +75,8 @@ def visits(settings: ExpertIteration, own: Visits, lesson: Lesson) -> None:
     for step in range(steps):
         chosen = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, decay=steps // 2)
-        told = visit_step(
-            learner, optimizer, chosen, value_weight=own.value_weight, step=step, multiplier=rate, lesson=lesson
-        )
+        how: Limits = {"step": step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
+        told = visit_step(learner, optimizer, chosen, value_weight=own.value_weight, **how)
         tokens = sum(one.num_learnt for state in chosen for one in state.steps)
         stage.record(step, increment=1 / steps, tokens=tokens, lr=rate, states=len(states), **told)
     learner.refresh()
@@ -131,15 +131,13 @@ class _Noted(NamedTuple):
     value: float
 
 
-def visit_step(  # noqa: PLR0913  who learns what, by name
+def visit_step(
     learner: Learner,
     optimizer: Any,
     states: Sequence[VisitedState],
     *,
     value_weight: float,
-    step: int,
-    multiplier: float = 1.0,
-    lesson: Lesson | None = None,
+    **limits: Unpack[Limits],
 ) -> dict[str, float]:
     """One update of the mean over states of both losses; what to log of it."""
     known = sum(state.value is not None for state in states) if value_weight else 0
@@ -154,9 +152,7 @@ def visit_step(  # noqa: PLR0913  who learns what, by name
         [state.length for state in states],
         loss_of,
         lambda noted: sum(one.policy + value_weight * one.value for one in noted),
-        step=step,
-        multiplier=multiplier,
-        checkpoint=lesson.stage.last_checkpoint if lesson is not None else None,
+        **limits,
     )
     policy, value = (sum(values) for values in zip(*update.noted, strict=True))
     told = {"loss": policy + value_weight * value, "policy_loss": policy, "grad_norm": update.grad_norm}

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Unpack, cast, final
 
 from clew.core.errors import InvalidValue
 from clew.models.tuning import ADAPTER, Tuning
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from clew.core.types import Problem
     from clew.learn.batch import Example, PaddedBatch
+    from clew.learn.guard import Limits
     from clew.learn.optim import MuonAdamW
     from clew.models.trainable import Trainable
 
@@ -100,32 +101,20 @@ class Learner:
 
         return in_precision(self.tuning, self.model)
 
-    def update(  # noqa: PLR0913  an update and its limits, by name
+    def update(
         self,
         optimizer: MuonAdamW,
         lengths: Sequence[int],
         loss_of_rows: Callable[[list[int]], tuple[Tensor, Noted]],
         loss: Callable[[list[Noted]], float],
-        *,
-        step: int,
-        multiplier: float = 1.0,
-        checkpoint: Path | None = None,
-        max_grad_norm: float = 1.0,
+        **limits: Unpack[Limits],
     ) -> Updated:
         """Descend the sum of the losses of micro-batches by one step; `loss` is that sum, from what was noted.
 
-        Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
+        Raises `TrainingDiverged` before a step that is not finite.
         """
         noted = self.gradient(lengths, loss_of_rows)
-        grad_norm = self.step(
-            optimizer,
-            loss(noted),
-            step=step,
-            multiplier=multiplier,
-            checkpoint=checkpoint,
-            max_grad_norm=max_grad_norm,
-        )
-        return Updated(noted, grad_norm)
+        return Updated(noted, self.step(optimizer, loss(noted), **limits))
 
     def gradient(
         self, lengths: Sequence[int], loss_of_rows: Callable[[list[int]], tuple[Tensor, Noted]]
@@ -137,28 +126,11 @@ class Learner:
         with recomputing(self.model, self.tuning):
             return sum_gradients(self.trained, lengths, loss_of_rows, tokens_per_pass=TOKENS_PER_PASS)
 
-    def step(
-        self,
-        optimizer: MuonAdamW,
-        loss: float,
-        *,
-        step: int,
-        multiplier: float = 1.0,
-        checkpoint: Path | None = None,
-        max_grad_norm: float = 1.0,
-    ) -> float:
+    def step(self, optimizer: MuonAdamW, loss: float, **limits: Unpack[Limits]) -> float:
         """Clip and check the gradient that is there, and step; the norm it had. Raises `TrainingDiverged` before."""
         from clew.learn.guard import guarded_step
 
-        grad_norm = guarded_step(
-            self.trained,
-            optimizer,
-            loss=loss,
-            step=step,
-            multiplier=multiplier,
-            checkpoint=checkpoint,
-            max_grad_norm=max_grad_norm,
-        )
+        grad_norm = guarded_step(self.trained, optimizer, loss=loss, **limits)
         self.count_update()
         return grad_norm
 

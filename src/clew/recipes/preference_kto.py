@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Unpack, final
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Group, Problem
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clew.learn.batch import Example
+    from clew.learn.guard import Limits
     from clew.learn.judging import JudgedExample, Noted
     from clew.recipes.learner import Learner
     from clew.recipes.preference_settings import Preference
@@ -199,12 +200,11 @@ def kto_step(
     rows: Sequence[JudgedExample],
     *,
     beta: float,
-    step: int,
-    multiplier: float,
-    **limits: Any,
+    **limits: Unpack[Limits],
 ) -> dict[str, float | None]:
     """One update; what to log of it."""
     from clew.learn.judging import loss_and_notes
+    from clew.recipes.preference_learning import described
 
     point = reference_point(learner, rows)
 
@@ -217,25 +217,11 @@ def kto_step(
         [row.length for row in rows],
         loss_of,
         lambda noted: sum(one.loss for one in noted),
-        step=step,
-        multiplier=multiplier,
         **limits,
     )
-    loss, better, worse, right, logprob = (sum(values) for values in zip(*update.noted, strict=True))
     good = sum(row.desirable for row in rows)
-    bad = len(rows) - good
-    chosen, rejected = (better / good if good else None), (worse / bad if bad else None)
-    return {
-        "loss": loss,
-        "grad_norm": update.grad_norm,
-        "reward_chosen": chosen,
-        "reward_rejected": rejected,
-        "reward_margin": None if chosen is None or rejected is None else chosen - rejected,
-        "accuracy": right / len(rows),
-        "chosen_logprob": logprob / good if good else None,
-        "desirable": good / len(rows),
-        "reference_point": point,
-    }
+    told = described(update, good=good, bad=len(rows) - good, rows=len(rows))
+    return {**told, "desirable": good / len(rows), "reference_point": point}
 
 
 def reference_point(learner: Learner, rows: Sequence[JudgedExample]) -> float:

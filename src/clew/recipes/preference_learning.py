@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clew.core.types import Problem
+    from clew.learn.guard import Limits
     from clew.learn.preferring import Noted, Objective, PairExample
-    from clew.recipes.learner import Learner
+    from clew.recipes.learner import Learner, Updated
     from clew.recipes.preference_settings import Preference
     from clew.recipes.preference_ways import Way
     from clew.recipes.stage import Stage
@@ -64,9 +65,7 @@ def preference_step(
     pairs: Sequence[PairExample],
     *,
     objective: Objective,
-    step: int,
-    multiplier: float,
-    **limits: Any,
+    **limits: Unpack[Limits],
 ) -> dict[str, float | None]:
     """One update; what to log of it."""
     from clew.learn.preferring import chances, loss_and_notes
@@ -80,20 +79,26 @@ def preference_step(
         [pair.length for pair in pairs],
         loss_of,
         lambda noted: sum(one.loss for one in noted),
-        step=step,
-        multiplier=multiplier,
         **limits,
     )
+    return described(update, good=len(pairs), bad=len(pairs), rows=len(pairs))
+
+
+def described(update: Updated, *, good: int, bad: int, rows: int) -> dict[str, float | None]:
+    """What to log of an update on `rows`, of which so many responses were desirable and so many were not.
+
+    Its micro-batches noted sums: of losses, of rewards of either kind, of what was told right, of log-probs per token.
+    """
     loss, better, worse, right, logprob = (sum(values) for values in zip(*update.noted, strict=True))
-    count = len(pairs)
+    chosen, rejected = (better / good if good else None), (worse / bad if bad else None)
     return {
         "loss": loss,
         "grad_norm": update.grad_norm,
-        "reward_chosen": better / count,
-        "reward_rejected": worse / count,
-        "reward_margin": (better - worse) / count,
-        "accuracy": right / count,
-        "chosen_logprob": logprob / count,
+        "reward_chosen": chosen,
+        "reward_rejected": rejected,
+        "reward_margin": None if chosen is None or rejected is None else chosen - rejected,
+        "accuracy": right / rows,
+        "chosen_logprob": logprob / good if good else None,
     }
 
 

@@ -39,20 +39,21 @@ class Pretrain:
 
 def pretrain(settings: Pretrain, *, policy: LocalPolicy, task: Task, seed: int, stage: Stage) -> None:
     """Train `policy`'s model in place."""
-    from clew.learn.clone import clone
-    from clew.learn.optim import make_optimizer
     from clew.learn.schedule import warmup_stable_decay
+    from clew.recipes.cloning import clone_step
     from clew.recipes.examples import corpus_batch, countdown_of
+    from clew.recipes.learner import Learner
 
     world = countdown_of(task)
     rng = random.Random(derive_seed(seed, "pretrain"))
-    optimizer = make_optimizer(policy.model, lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
+    learner = Learner(policy)
+    optimizer = learner.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)
     decay = settings.steps // 3
     for step in range(settings.steps):
         examples = corpus_batch(policy, world, rng, rows=settings.rows, tokens=settings.tokens)
         rate = warmup_stable_decay(step, total=settings.steps, warmup=min(10, settings.steps - decay), decay=decay)
-        update = clone(policy.model, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
-        stage.record(step, tokens=update.tokens, loss=update.loss, grad_norm=update.grad_norm, lr=rate)
+        told = clone_step(learner, optimizer, examples, step=step, multiplier=rate, checkpoint=stage.last_checkpoint)
+        stage.record(step, tokens=sum(example.num_learnt for example in examples), **told, lr=rate)
     policy.refresh()
 
 

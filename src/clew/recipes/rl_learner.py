@@ -135,9 +135,8 @@ def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]
     """What `read` says, as [batch, time], of the tokens of each example that carry loss; without gradients."""
     import torch
 
-    from clew.learn.batch import micro_batches, pad
-    from clew.learn.ranks import shared
-    from clew.models.side_by_side import side_by_side
+    from clew.learn.batch import pad
+    from clew.learn.passes import in_passes
 
     def part(rows: list[int]) -> tuple[Tensor, ...]:
         batch = pad([examples[row] for row in rows])
@@ -145,12 +144,7 @@ def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]
             said = read(batch)
         return said[batch.target_mask].split(batch.target_mask.sum(dim=1).tolist())
 
-    found: dict[int, Tensor] = {}
-    passes = micro_batches([example.length for example in examples], TOKENS_PER_PASS)
-    read_here = shared("readings", passes, lambda own: side_by_side(part, own))
-    for rows, pieces in zip(passes, read_here, strict=True):
-        found.update(zip(rows, pieces, strict=True))
-    return [found[row] for row in range(len(examples))]
+    return in_passes(part, [example.length for example in examples], tokens_per_pass=TOKENS_PER_PASS)
 
 
 def logprobs_under(

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clew.core.errors import InvalidValue
-from clew.learn.batch import micro_batches
-from clew.learn.gradients import sum_gradients
-from clew.learn.guard import check_finite
+from clew.learn.guard import Limits
 from clew.learn.optim import MuonAdamW
+from clew.learn.passes import in_passes
 from clew.models.any_backbone import scalar_logits
-from clew.models.side_by_side import side_by_side
-from clew.reward.fit import TOKENS_PER_PASS, Update
+from clew.reward.fit import TOKENS_PER_PASS, Update, descend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,33 +49,20 @@ def bradley_terry_loss(
     return -F.logsigmoid(chosen - rejected - margin) + centring * (chosen + rejected) ** 2
 
 
-def preference_step(  # noqa: PLR0913  an update and its limits, by name
+def preference_step(
     model: PreTrainedModel,
     optimizer: MuonAdamW,
     pairs: Sequence[Preference],
     *,
-    step: int,
     centring: float = 0.0,
-    multiplier: float = 1.0,
-    max_grad_norm: float = 1.0,
-    checkpoint: Path | None = None,
+    **limits: Unpack[Limits],
 ) -> Update:
-    """Minimise the mean Bradley-Terry loss of `pairs` by one step of `optimizer`.
+    """`descend` the mean Bradley-Terry loss of `pairs`."""
 
-    Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
-    """
+    def loss_of(rows: list[int]) -> Tensor:
+        return _losses(model, [pairs[row] for row in rows], centring).sum() / len(pairs)
 
-    def loss_of(rows: list[int]) -> tuple[Tensor, float]:
-        part = _losses(model, [pairs[row] for row in rows], centring).sum() / len(pairs)
-        return part, part.item()
-
-    lengths = _lengths(pairs)
-    loss = sum(sum_gradients(model, lengths, loss_of, tokens_per_pass=TOKENS_PER_PASS))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-    optimizer.step(multiplier=multiplier)
-    optimizer.zero_grad()
-    return Update(loss, grad_norm, sum(lengths))
+    return descend(model, optimizer, _lengths(pairs), loss_of, **limits)
 
 
 def mean_loss(model: PreTrainedModel, pairs: Sequence[Preference], *, centring: float = 0.0) -> float:
@@ -95,15 +79,12 @@ def preference_accuracy(model: PreTrainedModel, pairs: Sequence[Preference]) -> 
 
 
 def _rewards_of_all(model: PreTrainedModel, pairs: Sequence[Preference]) -> tuple[Tensor, Tensor]:
-    def part(rows: list[int]) -> Tensor:
+    def part(rows: list[int]) -> Sequence[Tensor]:
         with torch.no_grad():
-            return _rewards(model, [pairs[row] for row in rows])
+            return _rewards(model, [pairs[row] for row in rows]).T.unbind()
 
-    batches = micro_batches(_lengths(pairs), TOKENS_PER_PASS)
-    found = torch.empty(2, len(pairs))
-    for rows, rewards in zip(batches, side_by_side(part, batches), strict=True):
-        found[:, rows] = rewards
-    return found[0], found[1]
+    found = torch.stack(in_passes(part, _lengths(pairs), tokens_per_pass=TOKENS_PER_PASS))
+    return found[:, 0], found[:, 1]
 
 
 def _losses(model: PreTrainedModel, pairs: Sequence[Preference], centring: float) -> Tensor:

@@ -7,21 +7,19 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clew.learn.batch import micro_batches
 from clew.learn.gradients import sum_gradients
-from clew.learn.guard import check_finite
+from clew.learn.guard import Limits, guarded_step
 from clew.learn.optim import MuonAdamW
+from clew.learn.passes import in_passes
 from clew.models.any_backbone import scalar_logits
-from clew.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,33 +66,36 @@ class Update(NamedTuple):
     tokens: int
 
 
-def value_step(  # noqa: PLR0913  an update and its limits, by name
+def descend(
     model: PreTrainedModel,
     optimizer: MuonAdamW,
-    examples: Sequence[Labelled],
-    *,
-    step: int,
-    multiplier: float = 1.0,
-    max_grad_norm: float = 1.0,
-    checkpoint: Path | None = None,
+    lengths: Sequence[int],
+    loss_of_rows: Callable[[list[int]], Tensor],
+    **limits: Unpack[Limits],
 ) -> Update:
-    """Minimise the weighted mean of the binary cross-entropy of all labels by one step of `optimizer`.
+    """One step of `optimizer` down the sum of the losses of micro-batches of sequences of these `lengths`.
 
-    Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
+    Raises `TrainingDiverged` before a step that is not finite.
     """
-    total = sum(sum(example.weights) for example in examples)
 
-    def loss_of(rows: list[int]) -> tuple[Tensor, float]:
-        part = _loss_sum(model, [examples[row] for row in rows]) / total
+    def noted(rows: list[int]) -> tuple[Tensor, float]:
+        part = loss_of_rows(rows)
         return part, part.item()
 
-    lengths = [len(example.ids) for example in examples]
-    loss = sum(sum_gradients(model, lengths, loss_of, tokens_per_pass=TOKENS_PER_PASS))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-    optimizer.step(multiplier=multiplier)
-    optimizer.zero_grad()
-    return Update(loss, grad_norm, sum(lengths))
+    loss = sum(sum_gradients(model, lengths, noted, tokens_per_pass=TOKENS_PER_PASS))
+    return Update(loss, guarded_step(model, optimizer, loss=loss, **limits), sum(lengths))
+
+
+def value_step(
+    model: PreTrainedModel, optimizer: MuonAdamW, examples: Sequence[Labelled], **limits: Unpack[Limits]
+) -> Update:
+    """`descend` the weighted mean of the binary cross-entropy of all labels."""
+    total = sum(sum(example.weights) for example in examples)
+
+    def loss_of(rows: list[int]) -> Tensor:
+        return _loss_sum(model, [examples[row] for row in rows]) / total
+
+    return descend(model, optimizer, [len(example.ids) for example in examples], loss_of, **limits)
 
 
 def probabilities(model: PreTrainedModel, examples: Sequence[Labelled]) -> list[list[float]]:
@@ -106,12 +107,7 @@ def probabilities(model: PreTrainedModel, examples: Sequence[Labelled]) -> list[
             probs = scalar_logits(model, *_padded(chosen)).sigmoid()
         return [piece.tolist() for piece in probs.split([len(example.places) for example in chosen])]
 
-    batches = micro_batches([len(example.ids) for example in examples], TOKENS_PER_PASS)
-    found: list[list[float]] = [[] for _ in examples]
-    for rows, values in zip(batches, side_by_side(part, batches), strict=True):
-        for row, value in zip(rows, values, strict=True):
-            found[row] = value
-    return found
+    return in_passes(part, [len(example.ids) for example in examples], tokens_per_pass=TOKENS_PER_PASS)
 
 
 def _loss_sum(model: PreTrainedModel, examples: Sequence[Labelled]) -> Tensor:

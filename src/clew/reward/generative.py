@@ -9,20 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Unpack, final
 
 import torch
 from torch import Tensor
 
 from clew.core.types import Completion, State
-from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
-from clew.learn.gradients import accumulate_gradients
-from clew.learn.guard import check_finite
+from clew.learn.batch import Example, micro_batches, pad
+from clew.learn.guard import Limits
 from clew.learn.optim import MuonAdamW
 from clew.models.any_backbone import target_logprobs
 from clew.models.side_by_side import side_by_side
-from clew.reward.fit import TOKENS_PER_PASS, Update
+from clew.reward.fit import TOKENS_PER_PASS, Update, descend
 from clew.search.guides.self_evaluation import SelfEvaluation
 
 if TYPE_CHECKING:
@@ -44,32 +42,17 @@ class Verification:
         return Example(prompt_ids=asked, response_ids=(self.right if right else self.wrong,))
 
 
-def judge_step(  # noqa: PLR0913  an update and its limits, by name
-    model: PreTrainedModel,
-    optimizer: MuonAdamW,
-    verdicts: Sequence[Example],
-    *,
-    step: int,
-    multiplier: float = 1.0,
-    max_grad_norm: float = 1.0,
-    checkpoint: Path | None = None,
+def judge_step(
+    model: PreTrainedModel, optimizer: MuonAdamW, verdicts: Sequence[Example], **limits: Unpack[Limits]
 ) -> Update:
-    """Raise the log-probability of `verdicts` (`Verification.example`) by one step of `optimizer`.
-
-    Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
-    """
+    """`descend` the mean negative log-probability of `verdicts` (`Verification.example`)."""
     tokens = sum(example.num_learnt for example in verdicts)
 
-    def loss_of(batch: PaddedBatch) -> tuple[Tensor, float]:
-        part = -target_logprobs(model, batch.input_ids, batch.targets, batch.target_mask).sum() / tokens
-        return part, part.item()
+    def loss_of(rows: list[int]) -> Tensor:
+        batch = pad([verdicts[row] for row in rows])
+        return -target_logprobs(model, batch.input_ids, batch.targets, batch.target_mask).sum() / tokens
 
-    loss = sum(accumulate_gradients(model, verdicts, loss_of, tokens_per_pass=TOKENS_PER_PASS))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-    optimizer.step(multiplier=multiplier)
-    optimizer.zero_grad()
-    return Update(loss, grad_norm, sum(example.length for example in verdicts))
+    return descend(model, optimizer, [example.length for example in verdicts], loss_of, **limits)
 
 
 def judge_loss(model: PreTrainedModel, verdicts: Sequence[Example]) -> float:

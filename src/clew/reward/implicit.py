@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Unpack, final
 
 import torch
 from torch import Tensor
@@ -19,13 +18,12 @@ from torch.nn import functional as F
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Completion, State
-from clew.learn.batch import Example, PaddedBatch, micro_batches, pad
-from clew.learn.gradients import accumulate_gradients
-from clew.learn.guard import check_finite
+from clew.learn.batch import Example, PaddedBatch, pad
+from clew.learn.guard import Limits
 from clew.learn.optim import MuonAdamW
+from clew.learn.passes import in_passes
 from clew.models.any_backbone import target_logprobs
-from clew.models.side_by_side import side_by_side
-from clew.reward.fit import TOKENS_PER_PASS, Update
+from clew.reward.fit import TOKENS_PER_PASS, Update, descend
 from clew.reward.log_ratio_q import LogRatioQ
 
 if TYPE_CHECKING:
@@ -86,47 +84,39 @@ def reference_logprobs(model: PreTrainedModel, responses: Sequence[Example]) -> 
         pieces = logprobs[batch.target_mask].split(batch.target_mask.sum(dim=1).tolist())
         return [piece.tolist() for piece in pieces]
 
-    return [tuple(row) for row in _in_batches(part, responses)]
+    lengths = [response.length for response in responses]
+    return [tuple(row) for row in in_passes(part, lengths, tokens_per_pass=TOKENS_PER_PASS)]
 
 
-def implicit_step(  # noqa: PLR0913  an update and its limits, by name
+def implicit_step(
     model: PreTrainedModel,
     optimizer: MuonAdamW,
     responses: Sequence[JudgedResponse],
     *,
-    step: int,
     beta: float = BETA,
-    multiplier: float = 1.0,
-    max_grad_norm: float = 1.0,
-    checkpoint: Path | None = None,
+    **limits: Unpack[Limits],
 ) -> Update:
-    """Minimise the mean `outcome_loss` of `responses` by one step of `optimizer`.
-
-    Raises `TrainingDiverged`, naming `checkpoint`, before a step that is not finite.
-    """
-
-    def loss_of(batch: PaddedBatch) -> tuple[Tensor, float]:
-        part = outcome_loss(_log_ratios(model, batch), batch.advantages, beta).sum() / len(responses)
-        return part, part.item()
-
+    """`descend` the mean `outcome_loss` of `responses`."""
     examples = [_example(response) for response in responses]
-    loss = sum(accumulate_gradients(model, examples, loss_of, tokens_per_pass=TOKENS_PER_PASS))
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
-    check_finite(loss=loss, grad_norm=grad_norm, step=step, checkpoint=checkpoint)
-    optimizer.step(multiplier=multiplier)
-    optimizer.zero_grad()
-    return Update(loss, grad_norm, sum(example.length for example in examples))
+
+    def loss_of(rows: list[int]) -> Tensor:
+        batch = pad([examples[row] for row in rows])
+        return outcome_loss(_log_ratios(model, batch), batch.advantages, beta).sum() / len(responses)
+
+    return descend(model, optimizer, [example.length for example in examples], loss_of, **limits)
 
 
 def implicit_loss(model: PreTrainedModel, responses: Sequence[JudgedResponse], *, beta: float = BETA) -> float:
     """Mean `outcome_loss` of `responses`, nats."""
 
+    examples = [_example(response) for response in responses]
+
     def part(rows: list[int]) -> list[float]:
-        batch = pad([_example(responses[row]) for row in rows])
+        batch = pad([examples[row] for row in rows])
         with torch.no_grad():
             return outcome_loss(_log_ratios(model, batch), batch.advantages, beta).tolist()
 
-    losses = _in_batches(part, [_example(response) for response in responses])
+    losses = in_passes(part, [example.length for example in examples], tokens_per_pass=TOKENS_PER_PASS)
     return math.fsum(losses) / len(losses)
 
 
@@ -164,16 +154,6 @@ def _log_ratios(model: PreTrainedModel, batch: PaddedBatch) -> Tensor:
     """Sum over each response of log phi - log ref [batch]; both are 0 outside it."""
     logprobs = target_logprobs(model, batch.input_ids, batch.targets, batch.target_mask)
     return (logprobs - batch.old_logprobs).sum(dim=1)
-
-
-def _in_batches(part, examples: Sequence[Example]) -> list:  # type: ignore[no-untyped-def]
-    """What `part` says of each of `examples`, asked in batches side by side."""
-    batches = micro_batches([example.length for example in examples], TOKENS_PER_PASS)
-    found: list = [None] * len(examples)
-    for rows, values in zip(batches, side_by_side(part, batches), strict=True):
-        for row, value in zip(rows, values, strict=True):
-            found[row] = value
-    return found
 
 
 def _sigmoid(x: float) -> float:
