@@ -53,17 +53,20 @@ def save(path, name, tree, text, config, **notes):
     (path / "config.json").write_text(json.dumps(config))
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """A run of MCTS over four problems."""
-    path = tmp_path_factory.mktemp("runs") / "mcts"
+def searched_into(path, numbers):
+    """A run of MCTS over problems of these numbers."""
     sampling = Sampling(max_tokens=6, step_ends=(";",))
     strategy = Mcts(iterations=24, width=3, max_depth=4, sampling=sampling, rollout=Sampling(max_tokens=12))
-    for i in range(4):
+    for i in numbers:
         problem = Problem(f"words:{i}", "words", (Message("user", f"write {i}"),))
         (outcome,) = run_searches(strategy, [problem], POLICY, task=Odd(), seed=i)
         save(path, f"{i:04}-words_{i}", outcome.result.tree, POLICY.text, {"task": "countdown", "split": "train"})
     return path
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    return searched_into(tmp_path_factory.mktemp("runs") / "mcts", range(4))
 
 
 RIGHT = "(7 - 3) * (11 - 5)"
@@ -169,6 +172,29 @@ def check_against_node(what, row, tree):
 
 def written(tokens):
     return POLICY.text(State(Problem("", "", ()), tokens))
+
+
+def test_a_loop_is_exported_with_the_searches_of_all_its_rounds(searched, tmp_path, capsys):
+    """Each row names its round; what two rounds found alike is one row; what measured the policy is not in it."""
+    loop = tmp_path / "loop"
+    searched_into(loop / "searches" / "round-01", range(4))
+    searched_into(loop / "searches" / "round-02", (2, 9))
+    held_out = problem_of("test")
+    with TrajectoryStore(loop / "trajectories.sqlite") as store:
+        store.add("round-01", [Group(held_out, (trajectory(held_out, 1, True, "round-01"),))])
+    (loop / "config.json").write_text(json.dumps({"task": "countdown"}))
+    status, alone, _ = told(capsys, searched, "search", tmp_path / "alone.jsonl")
+    assert status == 0
+    status, summary, said = told(capsys, loop, "search", tmp_path / "loop.jsonl")
+    assert (status, said) == (0, "")
+    rows = load_rows(tmp_path / "loop.jsonl")
+    of_new = [row for row in rows if row["problem"] == "words:9"]
+    assert {row["run"] for row in of_new} == {str(loop / "searches" / "round-02")}
+    assert {row["run"] for row in rows if row not in of_new} == {str(loop / "searches" / "round-01")}
+    assert of_new
+    assert len(rows) == alone["rows"] + len(of_new)
+    assert summary["problems_read"] == {"train": 6}, "the split that each search was given"
+    assert pairs_of_run(loop, level="step", margin=0.0, cap=None, seed=0)
 
 
 def test_experts_are_the_shortest_right_ones(searched, tmp_path, capsys):

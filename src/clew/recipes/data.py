@@ -24,6 +24,7 @@ EXAMPLES = """
 clew data --run runs/mcts --what pairs --margin 0.2 --min-visits 4 --out pairs.parquet
 clew data --run runs/beam --what expert --judge --out expert.jsonl
 clew data --run runs/rl --what solutions --cap 8 --out kto.parquet --json
+clew data --run runs/loop --what search --judge --out d_search.parquet
 clew data --run runs/mcts --what targets --form text --checkpoint runs/first --out targets.jsonl
 """
 What = Literal["search", "expert", "solutions", "pairs", "steps", "targets"]
@@ -35,7 +36,7 @@ class DataConfig:
     """Write what a run found to one file that clew, TRL and others can learn from."""
 
     run: Path
-    """Run directory of clew search (trees), or of rl, distill or speedrun (trajectories)."""
+    """Run directory of clew search or loop (trees), or of rl, distill or speedrun (trajectories)."""
     what: What
     """search: every state-action. expert: the best right solutions (SFT). solutions: all judged ones with their label
     (KTO). pairs: chosen and rejected (DPO). steps: steps with labels. targets: visit shares and value of a state."""

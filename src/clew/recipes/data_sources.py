@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 AnySplit = Literal["train", "validation", "test", "any"]
 STORE = "trajectories.sqlite"
 SEARCH_STAGE = "search"
+ROUNDS = "searches"
+"""Where a run of clew loop has its searches, each a run of clew search."""
 
 
 @final
@@ -58,7 +60,7 @@ class Source:
     def __post_init__(self) -> None:
         if not self.run.is_dir() or not (self.has_trees or (self.run / STORE).exists()):
             what = "has neither trees nor trajectories" if self.run.is_dir() else "is no directory"
-            accepted = "a run directory of clew search, rl, distill or speedrun"
+            accepted = "a run directory of clew search, loop, rl, distill or speedrun"
             advice = "search first: clew search --checkpoint RUN --split train --out RUN"
             raise RunDirectoryError(f"--run {self.run} {what}", accepted, advice)
 
@@ -79,10 +81,25 @@ class Source:
     def has_trees(self) -> bool:
         from clew.report.tree_data import TREES
 
-        return any((self.run / TREES).glob("[!.]*.json"))
+        return any((self.run / TREES).glob("[!.]*.json")) or bool(self._rounds())
 
     def trees(self) -> Iterator[SourceTree]:
-        """The trees of the run, one at a time, of the problems that are wanted."""
+        """The trees of the run, one at a time, of the problems that are wanted; of a loop, those of all its rounds."""
+        for run in self._rounds():
+            found = Source(run=run, split=self.split, judge=self.judge, seen=self.seen)
+            yield from found.trees()
+            self.left_out += found.left_out
+            self.judged += found.judged
+            self.unjudged += found.unjudged
+        yield from self._own_trees()
+
+    def _rounds(self) -> list[Path]:
+        """Runs of clew search in a run of clew loop."""
+        from clew.report.tree_data import TREES
+
+        return sorted(trees.parent for trees in self.run.glob(f"{ROUNDS}/[!.]*/{TREES}"))
+
+    def _own_trees(self) -> Iterator[SourceTree]:
         from clew.data.origin import Origin
         from clew.data.searches import load_tree
         from clew.recipes.reward_label import noted_text

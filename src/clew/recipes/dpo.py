@@ -113,8 +113,8 @@ class DpoConfig:
     out: Path
     """Run directory to write."""
     data: Path | None = None
-    """Run of clew search, rl or distill, or a file (.jsonl, .parquet) of pairs, for kto also of labelled solutions;
-    left out, the policy samples."""
+    """Run of clew search, loop, rl or distill, or a file (.jsonl, .parquet) of pairs, for kto also of labelled
+    solutions; left out, the policy samples."""
     reference: Path | None = None
     """Checkpoint of the reference; left out, the policy itself as it was."""
     task: str = "countdown"
