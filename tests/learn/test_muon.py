@@ -180,12 +180,14 @@ def test_split_covers_each_trainable_parameter_once() -> None:
     assert [id(p) for p in split.matrices] == [id(model.hidden.weight)]
     assert {id(p) for p in split.others} == {id(p) for p in model.parameters()} - {id(model.hidden.weight)}
     heads = {name: nn.Linear(4, 10, bias=False) for name in ("lm_head", "score")}
-    untied = nn.ModuleDict({**heads, "mlp": nn.Linear(4, 4, bias=False), "frozen": nn.Linear(4, 4)})
+    untied = nn.ModuleDict(
+        {**heads, "mlp": nn.Linear(4, 4, bias=False), "frozen": nn.Linear(4, 4), "table": nn.Embedding(4, 4)}
+    )
     untied["frozen"].requires_grad_(False)
     for model in (untied, nn.ModuleDict({"inner": untied})):
         split = split_parameters(model)
         assert [id(p) for p in split.matrices] == [id(untied["mlp"].weight)]
-        assert [id(p) for p in split.others] == [id(heads[name].weight) for name in ("lm_head", "score")]
+        assert [id(p) for p in split.others] == [id(untied[name].weight) for name in ("lm_head", "score", "table")]
 
 
 @pytest.mark.parametrize("given", [{}, {"lr_matrix": 0.1, "lr_other": 0.02, "momentum": 0.7, "betas": (0.8, 0.99)}])

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clew.core.errors import InvalidValue, MissingExtra, UnknownName
+from clew.core.errors import InvalidValue, UnknownName
 from clew.core.types import Problem
 from clew.data.expert import Solution
-from clew.data.files import friendly_os_errors, write_text_atomically
+from clew.data.files import write_text_atomically
 from clew.data.origin import Origin
 from clew.data.pairs import Pair
+from clew.data.parquet import arrow, read_parquet, write_parquet
 from clew.data.search_data import Action
 from clew.data.step_labels import StepLabels
 from clew.data.targets import Target
@@ -212,7 +213,7 @@ def check_suffix(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise UnknownName(f"kind of file, {path}, with the ending", path.suffix, SUFFIXES)
     if path.suffix == ".parquet":
-        _arrow()
+        arrow()
 
 
 def save_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -225,14 +226,7 @@ def save_rows(path: Path, rows: Sequence[Row]) -> None:
     if path.suffix == ".jsonl":
         write_text_atomically(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))
         return
-    arrow = _arrow()
-    aside = path.with_name(f".{path.name}.tmp")
-    with friendly_os_errors(path):
-        try:
-            arrow.parquet.write_table(arrow.Table.from_pylist(rows), aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    write_parquet(path, rows)
 
 
 def _storable(value: Any) -> Any:
@@ -255,16 +249,7 @@ def load_rows(path: Path) -> list[Row]:
     try:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows: list[Row] = _arrow().parquet.read_table(path).to_pylist()
+        return read_parquet(path)
     except (OSError, ValueError) as error:
         accepted = f"rows that clew wrote ({error})"
         raise InvalidValue("file of rows", str(path), accepted, "check the path, or write it again") from None
-    return rows
-
-
-def _arrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("Parquet needs pyarrow", "an installation with it", "pip install pyarrow") from None
-    return pyarrow

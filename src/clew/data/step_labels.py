@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, final
 
 from clew.core.cost import Cost
-from clew.core.errors import InvalidValue, MissingExtra, UnknownName
+from clew.core.errors import InvalidValue, UnknownName
 from clew.core.types import Message, Problem, Span
-from clew.data.files import friendly_os_errors, write_text_atomically
+from clew.data.files import write_text_atomically
 from clew.data.jsonl import Read, read_jsonl, read_values
+from clew.data.parquet import read_parquet, write_parquet
 from clew.data.rows import encode_problem
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -106,7 +107,8 @@ def save_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         case ".jsonl":
             write_text_atomically(path, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))
         case ".parquet":
-            _save_parquet(path, rows)
+            flat = [{k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
+            write_parquet(path, flat)
         case suffix:
             raise UnknownName(f"kind of file, {path}, with the ending", suffix, SUFFIXES)
 
@@ -117,8 +119,11 @@ def load_labels(path: Path, *, skip_bad: bool = False) -> Read[StepLabels]:
         case ".jsonl":
             return read_jsonl(path, decode_labels, accepted=_ROW, skip_bad=skip_bad)
         case ".parquet":
-            rows = enumerate(_load_parquet(path), 1)
-            return read_values(path, rows, decode_labels, accepted=_ROW, skip_bad=skip_bad)
+            try:
+                rows = read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise InvalidValue("file of labels", str(path), f"a Parquet file ({error})", "check the path") from None
+            return read_values(path, enumerate(rows, 1), decode_labels, accepted=_ROW, skip_bad=skip_bad)
         case suffix:
             raise UnknownName(f"kind of file, {path}, with the ending", suffix, SUFFIXES)
 
@@ -175,33 +180,3 @@ def decode_labels(row: Any) -> StepLabels:
 
 def _object(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        given, advice = "pyarrow is not installed", "python -m pip install 'clew[parquet]'"
-        raise MissingExtra(given, "Parquet files with it, JSON lines without", advice) from None
-    return pyarrow
-
-
-def _save_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    arrow = _parquet()
-    flat = [{k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
-    aside = path.with_name(f".{path.name}.tmp")
-    with friendly_os_errors(path):
-        try:
-            arrow.parquet.write_table(arrow.Table.from_pylist(flat), aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _load_parquet(path: Path) -> list[Any]:
-    arrow = _parquet()
-    try:
-        rows: list[Any] = arrow.parquet.read_table(path).to_pylist()
-    except (OSError, arrow.ArrowInvalid) as error:
-        raise InvalidValue("file of labels", str(path), f"a Parquet file ({error})", "check the path") from None
-    return rows

@@ -6,7 +6,6 @@ training; the truth is asked only at the end, of problems that neither saw.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 from clew.core.types import Problem, Sampling
-from clew.recipes.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForTokenClassification
 
     from clew.core.task import Task
     from clew.core.types import Group
+    from clew.data.run import RunDirectory
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
     from clew.reward.fit import Labelled
@@ -86,24 +85,14 @@ def inverse_reward(
 ) -> Qwen3ForTokenClassification:
     """A model whose logit after any prefix is log expert/policy, the one of the lowest held-out loss."""
     from clew.models.value_head import value_model_of
-    from clew.recipes.process_reward import cross_entropy
-    from clew.recipes.reward_fit import Learner, fit
-    from clew.reward.fit import value_step
-    from clew.reward.load import RewardCard
+    from clew.recipes.reward_fit import fit
+    from clew.recipes.reward_kinds import classifier_learner
 
     pairs = contrasted(settings, policy, demonstrations, seed)
     apart = 2 * max(1, round(settings.held_out * len(demonstrations)))
     held_out, train = pairs[:apart], pairs[apart:]
     model = value_model_of(policy.model)
-    learner = Learner(
-        model=model,
-        card=RewardCard(kind="process"),
-        examples=train,
-        update=lambda optimizer, batch, step, rate: value_step(
-            model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
-        ),
-        held_out_loss=lambda: cross_entropy(model, held_out),
-    )
+    learner = classifier_learner(model, "process", "think", train, held_out)
     fit(learner, settings, rng=random.Random(derive_seed(seed, NAME)), stage=stage)
     return model
 
@@ -211,12 +200,11 @@ def main(config: InverseConfig) -> int:
 
 def inverse(config: InverseConfig) -> int:
     """Run the recipe; the checkpoint is `checkpoints/inverse` of the run."""
-    from clew.data.files import jsonable
-    from clew.data.run import RunDirectory
     from clew.evaluate import sample_groups
     from clew.models.allocator import keep_freed_memory
     from clew.models.checkpoint import save_checkpoint
-    from clew.recipes.stage import check_settings, load_policy, resolved, running
+    from clew.recipes.reward_run import measured_run
+    from clew.recipes.stage import check_settings, load_policy
     from clew.tasks import make_task
 
     started = time.perf_counter()
@@ -226,8 +214,8 @@ def inverse(config: InverseConfig) -> int:
     task = make_task(config.task)
     policy = load_policy(config.checkpoint)
     demonstrations = demonstrated(settings, config.checkpoint, policy, task, seed)
-    run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
-    with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
+
+    def work(run: RunDirectory, stage: Stage) -> dict[str, Any]:
         model = inverse_reward(settings, policy=policy, demonstrations=demonstrations, seed=seed, stage=stage)
         with run.writing_checkpoint(NAME) as directory:
             save_checkpoint(model, policy.codec.tokenizer, directory)
@@ -239,13 +227,9 @@ def inverse(config: InverseConfig) -> int:
             sampling=Sampling(max_tokens=settings.max_tokens),
             seed=derive_seed(seed, "measured"),
         )
-        measured = {"demonstrations": len(demonstrations), **measures(model, groups, policy)}
-        result = {"name": NAME, "seconds": stage.seconds, "tokens": stage.tokens, **measured}
-    run.mark_done(NAME, jsonable(result))
-    summary = {"total_seconds": time.perf_counter() - started, "device": "cpu", "seed": seed, "stages": [result]}
-    run.write_json("summary.json", summary)
-    print(json.dumps(jsonable(result), indent=2) if config.json else run.checkpoint_path(NAME))
-    return 0
+        return {"demonstrations": len(demonstrations), **measures(model, groups, policy)}
+
+    return measured_run(config, NAME, work, started=started)
 
 
 def demonstrated(

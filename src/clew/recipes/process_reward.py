@@ -6,24 +6,23 @@ the best prediction is P(right in the end | prefix): the value of the policy tha
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling
-from clew.recipes.progress import Progress
 
 if TYPE_CHECKING:
-    from transformers import Qwen3ForTokenClassification
+    from transformers import PreTrainedModel, Qwen3ForTokenClassification
 
     from clew.core.task import Task
     from clew.core.types import Group, Problem
+    from clew.data.run import RunDirectory
     from clew.models.policy import LocalPolicy
     from clew.recipes.stage import Stage
     from clew.reward.fit import Labelled
@@ -79,11 +78,9 @@ def process_reward(
 ) -> Qwen3ForTokenClassification:
     """A value model of `policy` on `task`, the one of the lowest validation loss; it learns from `kept` besides."""
     from clew.models.value_head import value_model_of
-    from clew.recipes.reward_fit import Learner, fit
-    from clew.recipes.reward_kinds import needed
+    from clew.recipes.reward_fit import fit
+    from clew.recipes.reward_kinds import classifier_learner
     from clew.recipes.stage import training_problems
-    from clew.reward.fit import value_step
-    from clew.reward.load import RewardCard
 
     problems = training_problems(task, seed)[: settings.problems]
     train = labelled(settings, sampled(settings, policy, task, problems, settings.samples, seed, stage), policy)
@@ -95,15 +92,7 @@ def process_reward(
     say_if_equal([example.labels[0] for example in [*train, *kept]], stage)
     base_rate = sum(example.labels[0] for example in train) / max(1, len(train))
     model = value_model_of(policy.model, base_rate=base_rate)
-    learner = Learner(
-        model=model,
-        card=RewardCard(kind="process", mode=settings.mode),
-        examples=[*train, *kept],
-        update=lambda optimizer, batch, step, rate: value_step(
-            model, optimizer, batch, step=step, multiplier=rate, checkpoint=stage.last_checkpoint
-        ),
-        held_out_loss=lambda: cross_entropy(model, needed(held_out)),
-    )
+    learner = classifier_learner(model, "process", settings.mode, [*train, *kept], held_out)
     fit(learner, settings, rng=random.Random(derive_seed(seed, "process_reward")), stage=stage)
     return model
 
@@ -200,7 +189,7 @@ def kept_solutions(
     return random.Random(derive_seed(seed, "kept")).sample(found, min(settings.kept, len(found)))
 
 
-def cross_entropy(model: Qwen3ForTokenClassification, examples: Sequence[Labelled]) -> float:
+def cross_entropy(model: PreTrainedModel, examples: Sequence[Labelled]) -> float:
     """Weighted mean of the binary cross-entropy of all labels, nats."""
     import numpy as np
 
@@ -233,12 +222,11 @@ class ProcessRewardConfig:
 
 
 def main(config: ProcessRewardConfig) -> int:
-    from clew.data.files import jsonable
-    from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
     from clew.models.checkpoint import save_checkpoint
     from clew.recipes.process_measures import measure
-    from clew.recipes.stage import check_settings, load_policy, resolved, running
+    from clew.recipes.reward_run import measured_run
+    from clew.recipes.stage import check_settings, load_policy
     from clew.reward.load import RewardCard, write_card
     from clew.tasks import make_task
 
@@ -247,8 +235,8 @@ def main(config: ProcessRewardConfig) -> int:
     check_settings(config.settings)
     task = make_task(config.task)
     policy = load_policy(config.checkpoint)
-    run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
-    with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
+
+    def work(run: RunDirectory, stage: Stage) -> dict[str, Any]:
         kept = kept_solutions(config.settings, config.checkpoint, policy, task, config.seed)
         model = process_reward(config.settings, policy=policy, task=task, seed=config.seed, stage=stage, kept=kept)
         with run.writing_checkpoint(NAME) as directory:
@@ -257,10 +245,6 @@ def main(config: ProcessRewardConfig) -> int:
         problems = validation(config.settings, task, config.seed)[1]
         groups = sampled(config.settings, policy, task, problems, config.settings.measured_samples, config.seed, stage)
         examples = labelled(config.settings, groups, policy)
-        measured = {"loss": cross_entropy(model, examples), **measure(model, groups, examples, policy)}
-        result = {"name": NAME, "seconds": stage.seconds, "tokens": stage.tokens, **measured}
-    run.mark_done(NAME, jsonable(result))
-    summary = {"total_seconds": time.perf_counter() - started, "device": "cpu", "seed": config.seed, "stages": [result]}
-    run.write_json("summary.json", summary)
-    print(json.dumps(jsonable(result), indent=2) if config.json else run.checkpoint_path(NAME))
-    return 0
+        return {"loss": cross_entropy(model, examples), **measure(model, groups, examples, policy)}
+
+    return measured_run(config, NAME, work, started=started)

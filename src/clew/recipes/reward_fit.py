@@ -14,7 +14,7 @@ from clew.core.errors import InvalidValue
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from clew.learn.optim import MuonAdamW
+    from clew.learn.guard import Limits
     from clew.recipes.stage import Stage
     from clew.reward.fit import Update
     from clew.reward.load import RewardCard
@@ -44,8 +44,8 @@ class Learner:
     model: PreTrainedModel
     card: RewardCard
     examples: Sequence[Any]
-    update: Callable[[MuonAdamW, Sequence[Any], int, float], Update]
-    """One step of an optimiser on some examples; the number of the step and the learning rate's multiplier follow."""
+    update: Callable[..., Update]
+    """One step of an optimiser on some examples, both given by place, within `clew.learn.guard.Limits`, by name."""
     held_out_loss: Callable[[], float]
     reference: PreTrainedModel | None = None
     """implicit: the model that log-ratios are taken to."""
@@ -72,7 +72,8 @@ def fit(learner: Learner, settings: Fitting, *, rng: random.Random, stage: Stage
     for step in range(steps):
         batch = order[step * settings.rows : (step + 1) * settings.rows]
         rate = warmup_stable_decay(step, total=steps, warmup=min(10, steps // 2), decay=steps // 2)
-        update = learner.update(optimizer, batch, step, rate)
+        how: Limits = {"step": step, "multiplier": rate, "checkpoint": stage.last_checkpoint}
+        update = learner.update(optimizer, batch, **how)
         loss = None
         if (step + 1) % settings.evaluate_every == 0 or step + 1 == steps:
             loss = learner.held_out_loss()

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clew.core.errors import InvalidValue
@@ -88,7 +89,7 @@ def process_learner(
     weight = sum(sum(e.weights) for e in examples) or 1.0
     rate = sum(label * w for e in examples for label, w in zip(e.labels, e.weights, strict=True)) / weight
     model = classifier_of(policy, AutoModelForTokenClassification, label="right", base_rate=rate)
-    return _classifier(model, "process", mode, examples, held_out)
+    return classifier_learner(model, "process", mode, examples, held_out)
 
 
 def outcome(source: Source) -> Learner:
@@ -96,7 +97,7 @@ def outcome(source: Source) -> Learner:
     from clew.reward.outcome import outcome_model_of
 
     model = outcome_model_of(source.model)
-    return _classifier(
+    return classifier_learner(
         model, "outcome", source.mode, *(_ends(some, source) for some in (source.train, source.held_out))
     )
 
@@ -113,9 +114,7 @@ def preference(source: Source, settings: PreferenceSettings) -> Learner:
         model=model,
         card=RewardCard(kind="preference", mode=source.mode),
         examples=train,
-        update=lambda optimizer, batch, step, rate: preference_step(
-            model, optimizer, batch, step=step, multiplier=rate, centring=settings.centring
-        ),
+        update=partial(preference_step, model, centring=settings.centring),
         held_out_loss=lambda: mean_loss(model, needed(held_out), centring=settings.centring),
     )
 
@@ -133,9 +132,7 @@ def implicit(source: Source, settings: ImplicitSettings) -> Learner:
         model=model,
         card=RewardCard(kind="implicit", mode=source.mode, beta=settings.beta),
         examples=train,
-        update=lambda optimizer, batch, step, rate: implicit_step(
-            model, optimizer, batch, step=step, multiplier=rate, beta=settings.beta
-        ),
+        update=partial(implicit_step, model, beta=settings.beta),
         held_out_loss=lambda: implicit_loss(model, needed(held_out), beta=settings.beta),
         reference=source.model,
     )
@@ -160,7 +157,7 @@ def generative(source: Source, settings: GenerativeSettings) -> Learner:
             question=settings.question,
         ),
         examples=train,
-        update=lambda optimizer, batch, step, rate: judge_step(model, optimizer, batch, step=step, multiplier=rate),
+        update=partial(judge_step, model),
         held_out_loss=lambda: judge_loss(model, needed(held_out)),
     )
 
@@ -221,9 +218,10 @@ def needed(held_out: Sequence[Any]) -> Sequence[Any]:
     return held_out
 
 
-def _classifier(
+def classifier_learner(
     model: PreTrainedModel, kind: Any, mode: str, examples: Sequence[Labelled], held_out: Sequence[Labelled]
 ) -> Learner:
+    """`model`, a classifier of one label, that learns the labels of `examples`."""
     from clew.recipes.process_reward import cross_entropy
     from clew.reward.fit import value_step
     from clew.reward.load import RewardCard
@@ -232,8 +230,8 @@ def _classifier(
         model=model,
         card=RewardCard(kind=kind, mode=mode),
         examples=examples,
-        update=lambda optimizer, batch, step, rate: value_step(model, optimizer, batch, step=step, multiplier=rate),
-        held_out_loss=lambda: cross_entropy(model, needed(held_out)),  # type: ignore[arg-type]
+        update=partial(value_step, model),
+        held_out_loss=lambda: cross_entropy(model, needed(held_out)),
     )
 
 

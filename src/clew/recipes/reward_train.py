@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
 from clew.recipes.process_reward import NAME, ProcessRewardConfig, ProcessRewardSettings
-from clew.recipes.progress import Progress
 from clew.recipes.reward_kinds import GenerativeSettings, ImplicitSettings, PreferenceSettings, Source
 
 if TYPE_CHECKING:
@@ -69,39 +68,27 @@ def main(config: RewardTrainConfig) -> int:
     _check(config)
     if config.kind == "process" and config.labels is None:
         return _process_from_outcomes(config)
-    from clew.data.files import jsonable
-    from clew.data.run import RunDirectory
     from clew.models.allocator import keep_freed_memory
     from clew.recipes.process_reward import sampled, validation
+    from clew.recipes.reward_run import measured_run
     from clew.recipes.search import load_any_policy
-    from clew.recipes.stage import resolved, running
     from clew.tasks import make_task
 
     started = time.perf_counter()
     keep_freed_memory()
     task = make_task(config.task)
     policy: Any = load_any_policy(str(config.checkpoint))
-    run = RunDirectory.create(config.out, resolved(config), overwrite=config.overwrite)
-    with running(NAME, run, Progress({NAME: 1.0}), total=1.0) as stage:
+
+    def work(run: RunDirectory, stage: Stage) -> dict[str, Any]:
         fitted, learner = train(config, policy, task, stage)
         save(learner, source_tokenizer(policy), run)
         learnt_in = stage.seconds
         problems = validation(config.settings, task, config.seed)[1]
         groups = sampled(config.settings, policy, task, problems, config.settings.measured_samples, config.seed, stage)
-        measured = {**fitted, **measure(run, groups, policy, config)}
-        result = {
-            "name": NAME,
-            "kind": config.kind,
-            "seconds": stage.seconds,
-            "learning_seconds": learnt_in,
-            "tokens": stage.tokens,
-            **measured,
-        }
-    run.mark_done(NAME, jsonable(result))
-    summary = {"total_seconds": time.perf_counter() - started, "device": "cpu", "seed": config.seed, "stages": [result]}
-    run.write_json("summary.json", summary)
-    print(json.dumps(jsonable(result), indent=2) if config.json else run.checkpoint_path(NAME))
-    return 0
+        measured = measure(run, groups, policy, config)
+        return {"kind": config.kind, "learning_seconds": learnt_in, **fitted, **measured}
+
+    return measured_run(config, NAME, work, started=started)
 
 
 def train(config: RewardTrainConfig, policy: Any, task: AnyTask, stage: Stage) -> tuple[dict[str, float], Learner]:
