@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from open_weights import saved
+from safetensors.torch import load_file, save_file
 from small_policy import SIZE, SPEC
 
 from clew import cli
@@ -110,6 +112,20 @@ def other(tmp_path_factory):
     tokenizer = build_tokenizer()
     tokenizer.add_tokens(["zebra"])
     return a_run(tmp_path_factory.mktemp("other") / "run", tokenizer, len(tokenizer))
+
+
+@pytest.fixture(scope="module")
+def long_questions(tmp_path_factory):
+    """A file of problems that no context of these models has room for."""
+    path = tmp_path_factory.mktemp("long") / "long.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{at} 1" + " + 1" * 200, "answer": at}) + "\n" for at in range(9)))
+    return f"file:{path},verifier=exact,split=all"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A model that clew did not make, as a Hugging Face directory."""
+    return saved(tmp_path_factory.mktemp("elsewhere") / "llama", "llama", context=128)
 
 
 @pytest.fixture
@@ -296,14 +312,15 @@ CASES = [
     case(LONG, "rl", NO_ROOM, status=2, says="tokens of the prompts is"),
     case(LONG, "dpo", NO_ROOM, status=2, says="tokens of the prompts is"),
     case(LONG, "distill", NO_ROOM, status=2, says="tokens of the prompts is"),
-    case(LONG, "loop", "--max-tokens 125", status=2, says="at most 128 tokens, the model's context"),
+    case(LONG, "loop", "--max-tokens 125", says="clew: answers have at most 1", learns=True),
+    case(LONG, "loop", "--task LONGFILE", status=2, says="fewer than 128, the model's context"),
     case(LONG, "reward train", NO_ROOM, status=2, says="tokens of the prompts is"),
 ]
 
 
 @pytest.mark.parametrize("given", CASES, ids=lambda c: f"{c.bad}: {c.verb} {c.words} {c.verify}"[:120])
-def test_bad_input_does_what_is_documented(told, start, other, given):
-    words = given.words.replace("START", str(start)).replace("OTHER", str(other))
+def test_bad_input_does_what_is_documented(told, start, other, long_questions, given):
+    words = given.words.replace("START", str(start)).replace("OTHER", str(other)).replace("LONGFILE", long_questions)
     found = told(given.verb, words, given.verify)
     assert found.status == given.status, found.err
     assert given.says in found.err
@@ -351,7 +368,7 @@ def test_some_prompts_that_are_too_long_are_left_out_and_counted(told, monkeypat
         assert "prompts too long to be answered" in found.err
     looped = told("loop", "--problems 8", out="loop")
     assert looped.status == 0, looped.err
-    assert re.search(r"clew: [1-7] of 8 searches failed\. The first: ", looped.err)
+    assert re.search(r"clew: [1-7] of 8 problems left out: prompts too long to be answered", looped.err)
     account = json.loads((found.out.parent / "rl" / "rl_account.json").read_text())
     assert account["prompts_too_long"] > 0
     assert account["groups"] + account["prompts_too_long"] == 16
@@ -389,3 +406,123 @@ def test_what_was_written_in_other_tokens_is_refused(told, other):
         assert found.status == 2
         assert f"{name} is 'a model of" in found.err
         assert not found.weights
+
+
+def cut(directory):
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def rewritten(change):
+    """Spoils the weights of a directory."""
+
+    def spoil(directory):
+        file = directory / "model.safetensors"
+        save_file(change({name: w.clone() for name, w in load_file(file).items()}), file, metadata={"format": "pt"})
+
+    return spoil
+
+
+def written(name, text):
+    return lambda directory: (directory / name).write_text(text)
+
+
+def configured(**changes):
+    def spoil(directory):
+        file = directory / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return spoil
+
+
+def without(pattern):
+    def spoil(directory):
+        for file in directory.glob(pattern):
+            file.unlink()
+
+    return spoil
+
+
+def no_template(directory):
+    without("chat_template*")(directory)
+    file = directory / "tokenizer_config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "chat_template"}))
+
+
+BROKEN = {
+    "weights that were cut off": (cut, "no model could be loaded"),
+    "no weights": (without("model*"), "no model could be loaded"),
+    "a layer that is not there": (
+        rewritten(lambda weights: {name: w for name, w in weights.items() if ".layers.1." not in name}),
+        "lacks weights",
+    ),
+    "weights of another shape": (configured(hidden_size=64), "lacks weights"),
+    "weights that are no numbers": (
+        rewritten(lambda weights: {name: w * math.nan for name, w in weights.items()}),
+        "not finite numbers",
+    ),
+    "a class that nobody knows": (configured(model_type="zebra"), "no model could be loaded"),
+    "a model that is no decoder": (configured(model_type="t5"), "no model could be loaded"),
+    "a configuration of nonsense": (configured(num_attention_heads="x"), "no model could be loaded"),
+    "half a configuration": (written("config.json", "{"), "config.json"),
+    "no tokenizer": (without("tokenizer*"), "no model could be loaded"),
+    "half a tokenizer": (written("tokenizer.json", '{"version": "1.0"'), "no model could be loaded"),
+    "no chat template": (no_template, "no chat template"),
+    "an empty chat template": (written("chat_template.jinja", ""), "no chat template"),
+    "a chat template that writes nothing": (written("chat_template.jinja", "{# #}"), "it writes nothing"),
+    "a chat template that is no template": (written("chat_template.jinja", "{{ messages"), "makes no prompt"),
+    "a chat template without system messages": (
+        written("chat_template.jinja", "{{ raise_exception('System role not supported') }}"),
+        "messages by system and user: System role not supported",
+    ),
+}
+
+
+def refused(found, says, status=1):
+    """Three parts, and nothing left behind."""
+    assert found.status == status, found.err
+    lines = found.err.strip().splitlines()
+    assert lines[-3].startswith("clew: ")
+    assert says in lines[-3]
+    assert lines[-2].startswith("  accepted: ")
+    assert lines[-1].startswith("  what to do: ")
+    assert not found.out.exists()
+    return lines[-1]
+
+
+@pytest.mark.parametrize("bad", BROKEN)
+def test_a_broken_model_from_elsewhere_is_refused(told, elsewhere, tmp_path, bad):
+    spoil, says = BROKEN[bad]
+    spoil(shutil.copytree(elsewhere, tmp_path / "model"))
+    refused(told("loop", f"--checkpoint {tmp_path / 'model'}"), says)
+
+
+@pytest.mark.parametrize("bytes_of", [b"", b"hello" * 99, b"GGUF" + b"\0" * 99], ids=["empty", "text", "cut off"])
+def test_a_broken_gguf_file_is_refused(told, tmp_path, bytes_of):
+    pytest.importorskip("gguf")
+    (tmp_path / "model.gguf").write_bytes(bytes_of)
+    refused(told("loop", f"--checkpoint {tmp_path / 'model.gguf'}"), "no model could be loaded")
+
+
+def test_a_gguf_file_without_the_package_names_the_command(told, tmp_path, monkeypatch):
+    from transformers import AutoTokenizer
+
+    def absent(*args, **kwargs):
+        raise ImportError("Please install gguf")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", absent)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    assert "pip install 'clew[gguf]'" in refused(
+        told("loop", f"--checkpoint {tmp_path / 'model.gguf'}"), "install gguf"
+    )
+
+
+@pytest.mark.parametrize("verb", ["rl", "dpo", "distill", "sft", "loop"])
+def test_no_command_leaves_anything_behind_for_a_model_that_it_cannot_read(told, elsewhere, tmp_path, verb):
+    cut(shutil.copytree(elsewhere, tmp_path / "model"))
+    refused(told(verb, f"--checkpoint {tmp_path / 'model'}"), "no model could be loaded")
+
+
+def test_a_context_without_room_for_an_answer_is_refused(told, tmp_path):
+    small = saved(tmp_path / "model", "llama", context=10)
+    refused(told("loop", f"--checkpoint {small}"), "tokens of a prompt", status=2)

@@ -77,7 +77,7 @@ def load_parts(path: Path, architecture: str) -> Parts:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # what the tokenizers library raises for a damaged file is of no narrower class
-        raise _error(f"the tokenizer of checkpoint {path} is damaged: {_one_line(error)}") from error
+        raise _error(f"the tokenizer of checkpoint {path} is damaged: {one_line(error)}") from error
     if len(tokenizer) > model.config.vocab_size:
         raise _error(
             f"checkpoint {path} is inconsistent: its tokenizer has {len(tokenizer)} tokens, "
@@ -133,7 +133,7 @@ def _load_model(path: Path, architecture: str) -> Qwen3PreTrainedModel:
             )
     except (SafetensorError, StrictDataclassError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         # Truncated or garbled files, missing shards, a configuration that contradicts itself.
-        raise _error(f"the weights of checkpoint {path} are damaged or missing: {_one_line(error)}") from error
+        raise _error(f"the weights of checkpoint {path} are damaged or missing: {one_line(error)}") from error
     # Left alone, transformers would fill these with random numbers.
     if wrong := sorted(info["missing_keys"]) + [key for key, *_ in info["mismatched_keys"]]:
         raise _error(f"checkpoint {path} lacks weights of the shape that config.json asks for, among them {wrong[0]}")
@@ -156,7 +156,8 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of `error` in one line, or its class if it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from clew.core.errors import CheckpointError, InvalidValue
 from clew.core.protocols import Prompt
 from clew.core.types import Completion, FinishReason, Problem, Sampling, State
-from clew.models.checkpoint import no_progress_bars
+from clew.models.checkpoint import no_progress_bars, one_line
 from clew.models.sampling import draw, uniforms
 
 if TYPE_CHECKING:
@@ -89,9 +89,25 @@ class TransformersPolicy:
         return self._prompt_ids(problem.prompt, mode)
 
     def _render(self, messages: tuple[Any, ...], mode: str) -> tuple[int, ...]:
+        from jinja2 import TemplateError
+
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, mode=mode)
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, mode=mode)
+        except TemplateError as error:
+            raise self._template_error(turns, one_line(error)) from error
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        if not ids:
+            raise self._template_error(turns, "it writes nothing")
+        return ids
+
+    def _template_error(self, turns: list[dict[str, str]], why: str) -> CheckpointError:
+        roles = " and ".join(dict.fromkeys(turn["role"] for turn in turns))
+        return CheckpointError(
+            f"the chat template of {self._name} makes no prompt of messages by {roles}: {why}",
+            "a template that takes the messages of the task",
+            "choose another model, or change its chat_template.jinja",
+        )
 
     def _check_fits(self, contexts: Sequence[tuple[int, ...]], sampling: Sampling) -> None:
         longest = max(map(len, contexts), default=0) + sampling.max_tokens
@@ -200,27 +216,42 @@ def _statistics(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_transformers_policy(path: Path) -> TransformersPolicy:
-    """The model in a Hugging Face directory, or in one GGUF file, float32 on the CPU. Raises `CheckpointError`."""
+    """The model in a Hugging Face directory, or in one GGUF file, float32 on the CPU.
+
+    Raises `CheckpointError` for one that cannot be read, lacks weights or has some that are no numbers, or has no chat
+    template.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
-    directory = path.parent if where else path
-    try:
-        with no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, **where)
-            model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=torch.float32, **where)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(
-            f"no model could be loaded from {path}: {str(error).splitlines()[0]}",
-            "a Hugging Face directory of a causal language model with its tokenizer, or a GGUF file",
-            "check the path; for GGUF install the package gguf",
-        ) from error
+    tokenizer = _loaded(AutoTokenizer, path)
+    # With sizes ignored, a weight of another shape is told by its name.
+    told = {"dtype": torch.float32, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = _loaded(AutoModelForCausalLM, path, **told)
+    # Left alone, transformers fills these with random numbers.
+    if wrong := sorted(info["missing_keys"]) + [key for key, *_ in info["mismatched_keys"]]:
+        raise _error(f"{path} lacks weights of the shape that its configuration asks for, among them {wrong[0]}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        raise _error(f"{path} has weights that are not finite numbers")
     # Weights of a GGUF file are full numbers once they are loaded; transformers would refuse to train or save them.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    if tokenizer.chat_template is None:
-        raise CheckpointError(
-            f"the tokenizer of {path} has no chat template", "an instruction-tuned model", "choose another model"
-        )
+    if not tokenizer.chat_template:
+        advice = "choose an instruction-tuned model, or put its template beside the tokenizer as chat_template.jinja"
+        raise CheckpointError(f"the tokenizer of {path} has no chat template", "a model that has one", advice)
     return TransformersPolicy(model, tokenizer, name=path.stem)
+
+
+def _loaded(kind: Any, path: Path, **told: Any) -> Any:
+    where: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    try:
+        with no_progress_bars():
+            return kind.from_pretrained(path.parent if where else path, local_files_only=True, **where, **told)
+    except Exception as error:  # what the libraries raise for damaged files is of no narrower class
+        advice = "; GGUF files need: python -m pip install 'clew[gguf]'" if where else ""
+        raise _error(f"no model could be loaded from {path}: {one_line(error)}", advice) from error
+
+
+def _error(given: str, advice: str = "") -> CheckpointError:
+    accepted = "a Hugging Face directory of a causal language model with its tokenizer, or a GGUF file"
+    return CheckpointError(given, accepted, f"check the path, or copy the model again{advice}")
