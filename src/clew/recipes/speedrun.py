@@ -187,7 +187,7 @@ def search_stage(
 ) -> None:
     """Search at test time with the policy that learnt, and measure what it buys for how many tokens."""
     from clew.evaluate import CONTENDERS, sample_groups, search_curve
-    from clew.recipes.stage import rates, running, shown_samples
+    from clew.recipes.stage import rates, running
     from clew.search import PooledPolicy
 
     settings = config.evaluate
@@ -219,7 +219,7 @@ def search_stage(
         )
         doublings = [2**i for i in range(settings.search_samples.bit_length()) if 2**i <= settings.search_samples]
         result = {"seconds": stage.seconds, "curve": curve, "rates": rates(groups, task, doublings)}
-        run.write_json("samples.json", shown_samples(groups, "rl"))
+        stage.show(groups, "rl")
     run.mark_done("search", result)
 
 

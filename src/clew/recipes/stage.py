@@ -28,8 +28,8 @@ MISTAKE_WORDS = frozenset({"no", "back"})
 """A response without them answers with its first attempt."""
 ANSWER_WORD = "answer"
 """A response that begins with it was given at once, without a thought."""
-SAMPLES_SHOWN = 60
-"""Samples of a stage that are kept as text for the report."""
+SAMPLES, SAMPLES_SHOWN = "samples.json", 60
+"""Where samples of the last stage are kept as text for the report, and how many."""
 
 
 @final
@@ -73,6 +73,10 @@ class Stage:
         judged = [replace(group, trajectories=group.scored) for group in groups if group.scored]
         with TrajectoryStore(self.run.store_path) as store:
             store.add(self.name, judged)
+
+    def show(self, groups: Sequence[Group], stage: str | None = None) -> None:
+        """Keep a sample of each of the first problems as text, said to be of `stage` (None: of this one)."""
+        self.run.write_json(SAMPLES, shown_samples(groups, stage or self.name))
 
 
 @contextmanager
@@ -168,6 +172,7 @@ def evaluate_stage(
 
     groups = sampled(settings.samples)
     stage.keep(groups)
+    stage.show(groups)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= settings.samples]
     return {
         **rates(groups, task, ks),
@@ -228,7 +233,7 @@ def shown_samples(groups: Sequence[Group], stage: str, most: int = SAMPLES_SHOWN
         {
             "stage": stage,
             "problem_id": group.problem.id,
-            "prompt": group.problem.prompt[-1].content,
+            "prompt": group.problem.prompt[-1].content if group.problem.prompt else "",
             "text": group.trajectories[0].text,
             "outcome": group.trajectories[0].verdict.outcome.value,
             "reason": group.trajectories[0].verdict.reason,
