@@ -11,6 +11,7 @@ import fake_run
 import pytest
 
 from clew.core.errors import RunDirectoryError
+from clew.initialize.behaviours import tag
 from clew.report import html, plots
 from clew.report.data import read_run
 
@@ -201,6 +202,22 @@ def test_the_cost_table_adds_up(tmp_path: Path) -> None:
     assert rows[4] == ["RL", "3 min 30 s", "37 %", "6.25 M", "29.8 k"]
     assert rows[5][:3] == ["evaluation, search and the rest", "1 min 26 s", "15 %"]  # 571.3 - 485
     assert rows[6][:4] == ["all", "9 min 31 s", "100 %", "23.8 M"]
+
+
+def test_texts_without_behaviours_have_no_legend_and_no_blank_lines_around_them(tmp_path: Path) -> None:
+    texts = {"long": "\n\nForty\n\nand two.\n", "none": " \n"}
+    samples = [{"stage": "rl", "problem_id": name, "text": text, "tokens": 1} for name, text in texts.items()]
+    page = html.write_report(fake_run.write(tmp_path, metrics=None, samples=samples)).read_text(encoding="utf-8")
+    (section,) = re.findall('<section id="samples">.*?</section>', page, re.DOTALL)
+    assert '<p class="trace">Forty\n\nand two.</p>' in section
+    assert section.count("Nothing was written.") == 1
+    assert section.count("1 token<") == 2
+    assert "cue words" not in section
+    assert "data-behaviour" not in section
+    samples[1]["text"] = "42 is even: wrong. try 43"
+    page = html.write_report(fake_run.write(tmp_path, metrics=None, samples=samples)).read_text(encoding="utf-8")
+    found = {s.behaviour.value for s in tag(str(samples[1]["text"])) if s.behaviour}
+    assert set(re.findall('data-behaviour="(.*?)"', page)) == found != set()
 
 
 @pytest.mark.parametrize(

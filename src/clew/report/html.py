@@ -40,7 +40,7 @@ class Sample:
     reason: str
     tokens: int | None
     spans: tuple[tuple[str, str], ...]
-    """(behaviour or "", text) pieces that join to the text."""
+    """(behaviour or "", text) pieces that join to the text without the white space around it."""
     cut: bool
 
 
@@ -88,6 +88,7 @@ def render(run: Run) -> str:
         contents=contents(found, run, samples, odd),
         palette=palette,
         behaviours=[(b.value, ink) for b, ink in palette.BEHAVIOUR.items()],
+        marked={behaviour for sample in samples for behaviour, _ in sample.spans if behaviour},
         script=Markup(script),  # our own file, into which no value is rendered
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -235,7 +236,7 @@ def contents(
 
 
 def _sample(raw: Mapping[str, Any]) -> Sample:
-    text = str(raw["text"])
+    text = str(raw["text"]).strip()
     shown = text[:LONGEST]
     outcome = str(raw.get("outcome", ""))
     tokens = raw.get("tokens")
