@@ -140,15 +140,15 @@ def make(name: str, policy: LocalPolicy, task: AnyTask, seed: int) -> Made:
 
 def make_cloning(policy: LocalPolicy) -> Made:
     """The shortest right sample of every problem of the batch that has one."""
-    from clew.recipes.cloning import clone_step
-    from clew.recipes.examples import sampled, shortest_right
+    from clew.recipes.cloning import clone_step, right_solutions
+    from clew.recipes.examples import sampled
     from clew.recipes.learner import Learner
 
     own = Learner(policy)
     held: dict[str, Any] = {"optimizer": own.optimizer(**Learning().rates("distill"))}
 
     def step(batch: Sequence[Group], number: int) -> None:
-        expert = [sampled(policy, found, "think") for group in batch if (found := shortest_right(group)) is not None]
+        expert = [sampled(policy, found, "think") for found in right_solutions(batch, cap=1)]
         if expert:
             clone_step(own, held["optimizer"], expert, step=number, max_grad_norm=_limit(held))
 

@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack, final
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, final
 
 from clew.core.errors import InvalidValue
 from clew.core.types import Sampling
@@ -36,13 +36,26 @@ class Lesson:
     stage: Stage
 
 
-def drawn(settings: ExpertIteration, lesson: Lesson, rng: random.Random) -> list[Problem]:
+class Searching(Protocol):
+    """Settings of rounds that sample problems."""
+
+    @property
+    def problems(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def mode(self) -> str: ...
+
+
+def drawn(settings: Searching, lesson: Lesson, rng: random.Random) -> list[Problem]:
     """The problems of a round."""
     return rng.sample(list(lesson.problems), min(settings.problems, len(lesson.problems)))
 
 
 def searched(
-    settings: ExpertIteration, problems: Sequence[Problem], lesson: Lesson, *, seed: int, keep: bool = True
+    settings: Searching, problems: Sequence[Problem], lesson: Lesson, *, seed: int, keep: bool = True
 ) -> list[Group]:
     """`settings.samples` judged samples of every problem, put into the run's store unless they are not to be kept."""
     from clew.evaluate import sample_groups

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from clew.core.errors import InvalidValue
 from clew.core.seeds import derive_seed
-from clew.core.types import Sampling
 from clew.models.tuning import Tuning
 from clew.recipes.preference_settings import Preference, check_preference
 from clew.recipes.preference_ways import way_of
@@ -23,10 +22,10 @@ from clew.recipes.preference_ways import way_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from clew.core.task import Task
     from clew.core.types import Problem
     from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
+    from clew.tasks import AnyTask
 
 EXAMPLES = """
 clew dpo --checkpoint runs/sft --out runs/dpo --settings.rounds 3
@@ -78,27 +77,16 @@ def dpo(  # noqa: PLR0913  who learns from what, by name
 
 
 def sampled_rows(
-    settings: Preference, *, learner: Learner, task: Task, problems: Sequence[Problem], seed: int, stage: Stage
+    settings: Preference, *, learner: Learner, task: AnyTask, problems: Sequence[Problem], seed: int, stage: Stage
 ) -> Callable[[int], Sequence[Any]]:
     """Judged samples of the present policy, anew each round, as what the loss takes."""
-    from clew.evaluate import sample_groups
+    from clew.recipes.cloning import Lesson, drawn, searched
 
-    way = way_of(settings)
+    way, lesson = way_of(settings), Lesson(learner=learner, task=task, problems=problems, seed=seed, stage=stage)
 
     def of_round(number: int) -> Sequence[Any]:
         own = derive_seed(seed, "dpo", number)
-        drawn = random.Random(own).sample(list(problems), min(settings.problems, len(problems)))
-        groups = sample_groups(
-            learner.policy,
-            task,
-            drawn,
-            n=settings.samples,
-            sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
-            seed=own,
-            stage=stage.name,
-            on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
-        )
-        stage.keep(groups)
+        groups = searched(settings, drawn(settings, lesson, random.Random(own)), lesson, seed=own)
         return way.of_groups(groups, own)
 
     return of_round
@@ -109,7 +97,7 @@ class DpoConfig:
     """Learn from preferences: of a search run, a store or a file, or of the policy's own samples."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from, or a Hugging Face directory."""
+    """Checkpoint or run directory to start from, a Hugging Face directory, or a GGUF file."""
     out: Path
     """Run directory to write."""
     data: Path | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clew.core.errors import InvalidValue
 from clew.core.task import split_of
-from clew.core.types import Group, Problem, Trajectory
+from clew.core.types import Problem, Trajectory
 from clew.initialize.countdown_corpus import Passage, document
 from clew.initialize.countdown_traces import answer_words, solution_words, thinking_words
 from clew.initialize.countdown_world import reachable
@@ -127,9 +127,3 @@ def sampled(policy: Trainable, trajectory: Trajectory, mode: str, advantage: flo
         logprobs=completion.logprobs,
         advantage=advantage,
     )
-
-
-def shortest_right(group: Group) -> Trajectory | None:
-    """The shortest verified solution of a group: thinking that wastes the least."""
-    right = [t for t in group.trajectories if t.verdict.right]
-    return min(right, key=lambda t: len(t.completion.tokens), default=None)

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from clew.core.seeds import derive_seed
-from clew.core.types import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clew.core.protocols import Policy
-    from clew.core.task import Task
     from clew.core.types import Group, Problem
     from clew.models.trainable import Trainable
     from clew.recipes.learner import Learner
     from clew.recipes.stage import Stage
+    from clew.tasks import AnyTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ def expert_iteration(  # noqa: PLR0913  who learns from what, by name
     settings: ExpertIteration,
     *,
     policy: Trainable,
-    task: Task,
+    task: AnyTask,
     problems: Sequence[Problem],
     seed: int,
     stage: Stage,
@@ -63,41 +61,21 @@ def expert_iteration(  # noqa: PLR0913  who learns from what, by name
 
     `learner` says how, if not by plain fine-tuning. A round that solves nothing changes nothing, and says so.
     """
+    from clew.recipes.cloning import Lesson, drawn, searched
     from clew.recipes.learner import Learner
 
     learner = learner or Learner(policy, mode=settings.mode)
+    lesson = Lesson(learner=learner, task=task, problems=problems, seed=seed, stage=stage)
     rng = random.Random(derive_seed(seed, "expert_iteration"))
-    problems = list(problems)
     updates = 0
     for number in range(settings.rounds):
-        drawn = rng.sample(problems, min(settings.problems, len(problems)))
-        groups = searched(
-            settings, drawn, policy, task, seed=derive_seed(seed, "expert_iteration", number), stage=stage
-        )
-        stage.keep(groups)
+        own = derive_seed(seed, "expert_iteration", number)
+        groups = searched(settings, drawn(settings, lesson, rng), lesson, seed=own)
         done = clone_shortest(settings, groups, learner, rng, stage=stage, updates=updates)
         if not done:
             print(f"{stage.name}: round {number + 1} has no right solution, so nothing was learnt", file=sys.stderr)
         updates += done
         learner.refresh()
-
-
-def searched(
-    settings: ExpertIteration, problems: Sequence[Problem], policy: Policy, task: Task, *, seed: int, stage: Stage
-) -> list[Group]:
-    """Search every problem: its samples, judged."""
-    from clew.evaluate import sample_groups
-
-    return sample_groups(
-        policy,
-        task,
-        problems,
-        n=settings.samples,
-        sampling=Sampling(max_tokens=settings.max_tokens, mode=settings.mode),
-        seed=seed,
-        stage=stage.name,
-        on_batch=lambda tokens, done, total: stage.progress(0, tokens=tokens, searched=done / total),
-    )
 
 
 def clone_shortest(
@@ -110,10 +88,9 @@ def clone_shortest(
     updates: int,
 ) -> int:
     """Clone the shortest verified solution of each group that has one; how many updates that took after `updates`."""
-    from clew.recipes.cloning import clone_examples, solution
-    from clew.recipes.examples import shortest_right
+    from clew.recipes.cloning import clone_examples, right_solutions, solution
 
-    expert = [found for group in groups if (found := shortest_right(group))]
+    expert = right_solutions(groups, cap=1)
     examples = [solution(learner, trajectory) for trajectory in expert]
     return clone_examples(
         settings, examples, learner, rng, stage=stage, updates=updates, solved=len(expert) / len(groups)
