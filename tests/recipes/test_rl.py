@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from clew.core.cost import Cost
 from clew.core.errors import InvalidValue
 from clew.core.protocols import SearchResult
 from clew.core.seeds import derive_seed
-from clew.core.types import Completion, FinishReason, Outcome, Sampling, Verdict
+from clew.core.types import Completion, FinishReason, Group, Outcome, Reward, Sampling, State, Trajectory, Verdict
 from clew.data.run import RunDirectory
 from clew.evaluate import sample_groups
 from clew.learn.advantages import group_centred
@@ -36,21 +37,24 @@ from clew.recipes.examples import sampled
 from clew.recipes.progress import Progress
 from clew.recipes.rl import rl
 from clew.recipes.rl_algorithms import ALGORITHMS, method_of
+from clew.recipes.rl_credit import process_rewards
 from clew.recipes.rl_diagnosis import ACCOUNT, ODD, Alarms, pass_rates, versions_behind
 from clew.recipes.rl_learner import make_learner
+from clew.recipes.rl_lessons import stops_of
 from clew.recipes.rl_rollouts import Rollouts
 from clew.recipes.rl_settings import CriticSettings, PolicyGradient, StepSettings, TreeSettings
 from clew.recipes.rl_trees import tree_lessons
 from clew.recipes.stage import running
 from clew.search import SearchOutcome, SearchRecord, StopReason
 from clew.search.tree import Tree
-from clew.tasks import Countdown
+from clew.tasks import Arithmetic, Countdown
 
 TASK = Countdown(count=2, high=20, target_high=60)
 PROBLEMS = TASK.problems("train", 12, 0)
 SIZE = SmallQwen3(width=40, layers=1, heads=2, kv_heads=1, head_width=16, ffn_width=48, context=96)
 FEW = {"steps": 2, "problems": 4, "group_size": 4, "max_tokens": 12}
 NO_STEPS = StepSettings(ends=("1", "2", "3"), rollouts=2)
+EXACT = PolicyGradient(step_credit=StepSettings(process=Path("exact-value"), process_weight=2.0))
 """Random models write few signs of equality: digits end a step here."""
 
 
@@ -351,12 +355,32 @@ def test_process_rewards_enter_and_are_paid_at_step_ends(learn, start, tmp_path,
         def cost_tokens(self, states):
             return 0
 
-    monkeypatch.setattr(rl_learner, "_scorer", lambda path: Counting())
+    monkeypatch.setattr(rl_learner, "_scorer", lambda *_: Counting())
     equal = Judged(lambda text: verdict(False))
     for name in ("rloo", "ppo", "reinforce++"):
         policy, _, _ = learn(task=equal, algorithm=name, step_credit=NO_STEPS)
         assert moved(policy, start)
     assert Counting.asked > 0
+
+
+def test_the_solvers_values_are_paid_as_a_process_reward(start):
+    """7 - 4 = 3 leaves 3 and 2 to make 6; 3 - 2 = 1 leaves nothing that does."""
+    problem = Countdown(count=3).problem({"numbers": [7, 4, 2], "target": 6})
+    policy = LocalPolicy(start, build_tokenizer())
+    learner = make_learner(EXACT, method_of(EXACT), policy, Countdown(count=3))
+    text = "have 7 4 2 try 7 - 4 = 3 left 3 2 try 3 - 2 = 1 answer ( 7 - 4 ) - 2"
+    tokens = policy.response_ids(text)
+    state, done = State(problem, tokens, finished=True), Completion(tokens, (-0.1,) * len(tokens), FinishReason.STOP)
+    response = Trajectory(state, text, verdict(False), Reward(0.0), Cost(), 0, done)
+    (ends,) = stops_of(learner, [Group(problem, (response,))])
+    paid = process_rewards(learner.scorer, [Group(problem, (response,))], [ends], EXACT.step_credit)
+    assert [policy.decode(tokens[:end]).split()[-1] for end in ends[0][:-1]] == ["left", "answer"]
+    assert paid == [[[0.0, -2.0, 0.0]]]
+
+
+def test_the_solvers_values_are_those_of_countdown(start):
+    with pytest.raises(InvalidValue, match="exact-value"):
+        make_learner(EXACT, method_of(EXACT), LocalPolicy(start, build_tokenizer()), Arithmetic())
 
 
 def test_the_noise_scale_is_measured_when_asked_for_and_changes_nothing(learn):

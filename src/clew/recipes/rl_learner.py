@@ -16,7 +16,7 @@ from clew.core.errors import InvalidValue
 from clew.core.types import Message, Problem
 from clew.recipes import learner as plain
 from clew.recipes.rl_algorithms import Method
-from clew.recipes.rl_settings import PolicyGradient
+from clew.recipes.rl_settings import EXACT_VALUE, PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +97,7 @@ def make_learner(
         trained=Trained(own.trained, own.optimizer(lr_matrix=settings.lr_matrix, lr_other=settings.lr_other)),
         reference=reference_of(settings, own),
         kl_coefficient=method.kl_coefficient,
-        scorer=_scorer(settings.step_credit.process),
+        scorer=_scorer(settings.step_credit.process, own, task),
     )
     if has_critic and not shared:
         from transformers import AutoModelForTokenClassification
@@ -202,12 +202,20 @@ def _check_fits(settings: PolicyGradient, own: plain.Learner) -> None:
         raise InvalidValue("direct", settings.direct, accepted, "leave it out")
     process = settings.step_credit.process
     named = [Path(spec.partition(":")[2]) for spec in settings.reward if spec.partition(":")[0] == MODEL]
-    for path in [*named, *([process] if process is not None else [])]:
+    for path in [*named, *([process] if process is not None and process != EXACT_VALUE else [])]:
         plain.check_tokens(path, own.tokenizer, f"reward {path}")
 
 
-def _scorer(path: Path | None) -> Scorer | None:
+def _scorer(process: Path | None, own: plain.Learner, task: Task) -> Scorer | None:
+    """What is asked at step ends. Raises `InvalidValue` for the solver's values of a task that it cannot solve."""
     from clew.data.checkpoint_files import resolve_checkpoint
     from clew.reward.load import load_reward
 
-    return None if path is None else load_reward(resolve_checkpoint(path))
+    if process == EXACT_VALUE:
+        from clew.reward.countdown_value import ExactCountdownValue
+
+        if task.name != "countdown":
+            accepted = "a task whose values a solver knows: countdown"
+            raise InvalidValue("step_credit process exact-value with the task", task.name, accepted, "train a reward")
+        return ExactCountdownValue(task=task, policy=own.policy)
+    return None if process is None else load_reward(resolve_checkpoint(process))

@@ -15,7 +15,7 @@ from clew.core.seeds import derive_seed
 from clew.core.types import Group, Outcome, Problem, Sampling
 from clew.recipes.rl_algorithms import Method
 from clew.recipes.rl_partial import Pool, Waiting
-from clew.recipes.rl_settings import PolicyGradient
+from clew.recipes.rl_settings import EXACT_VALUE, PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clew.search import SearchOutcome
 
 EQUALS, NEWLINE = "=", "\n"
+AFTER_RESULT = ("left", "answer")
 CACHE_BYTES = 1 << 28
 
 
@@ -197,9 +198,12 @@ def by_mode(settings: PolicyGradient, problems: Sequence[Problem]) -> list[tuple
 
 
 def step_ends(settings: PolicyGradient, task: Task) -> tuple[str, ...]:
-    """Texts that end a step. Sums of clew's small models stand in one line: there a step ends before a result."""
+    """Texts that end a step. Sums of clew's small models stand in one line: there a step ends before a result, and
+    after it where the solver is asked, who counts a step from its result on."""
     if settings.step_credit.ends is not None:
         return tuple(end.replace("\\n", NEWLINE) for end in settings.step_credit.ends if end)
+    if settings.step_credit.process == EXACT_VALUE:
+        return AFTER_RESULT
     return (EQUALS,) if getattr(task, "name", "") in ("countdown", "arithmetic") else (NEWLINE,)
 
 

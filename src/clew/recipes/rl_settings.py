@@ -45,6 +45,10 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise InvalidValue(name, value, f"a finite number of at least {least:g}", "change it")
 
 
+EXACT_VALUE = Path("exact-value")
+"""Stands where the path of a learned process reward would."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticSettings:
@@ -81,7 +85,8 @@ class StepSettings:
     rollouts: int = 3
     """For the advantage step-values: responses continued from each step end, whose share of right ones is its value."""
     process: Path | None = None
-    """Run directory or checkpoint of a reward (clew reward train) that is paid at every step end."""
+    """Run directory or checkpoint of a reward (clew reward train) that is paid at every step end; or exact-value, for
+    countdown: 1 while the solver still finds a way to the target, else 0."""
     process_as: Literal["differences", "values"] = "differences"
     """differences: how much the step raised the score, the end of a response counting 0: that only shapes. values: the
     score itself, which also pays for more steps."""
