@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clew.core.errors import InvalidValue
-from clew.core.types import Completion, FinishReason, Outcome, Problem, Sampling, Verdict
+from clew.core.types import Completion, FinishReason, Outcome, Problem, Sampling, State, Verdict
 from clew.data.run import RunDirectory
 from clew.data.store import TrajectoryStore
 from clew.evaluate import sample_groups
@@ -29,11 +29,12 @@ from clew.recipes.rl import rl
 from clew.recipes.rl_algorithms import Method, method_of
 from clew.recipes.rl_learner import logprobs_under
 from clew.recipes.rl_losses import Counts, averaged, correction, losses
-from clew.recipes.rl_partial import Pool, joined
-from clew.recipes.rl_rollouts import Sampler
+from clew.recipes.rl_partial import Pool, Waiting, age_metrics, joined
+from clew.recipes.rl_rollouts import Rollouts, Sampler
 from clew.recipes.rl_settings import PolicyGradient
 from clew.recipes.stage import running
 from clew.reward.terms import VERIFIED
+from clew.search.serve import sample_seed
 from clew.tasks import Countdown
 
 TASK = Countdown(count=2, high=20, target_high=60)
@@ -133,7 +134,9 @@ def test_every_token_keeps_the_version_that_wrote_it_and_its_logprob(monkeypatch
     assert cut.pieces == (("diary+0", 3), ("diary+1", 3), ("diary+2", 3), ("diary+3", 1))
     seconds = [2 / 8, 3 / 8 + 3 / 6 + 1 / 4, 3 / 8 + 3 / 6 + 3 / 4 + 1]
     assert [t.cost.seconds for t in group.trajectories] == pytest.approx(seconds)
+    assert [t.seed for t in group.trajectories] == [sample_seed(1, State(problem("a")), i) for i in range(3)]
     for trajectory in group.trajectories:
+        assert trajectory.provenance.stage == "rl"
         assert trajectory.state.tokens == trajectory.completion.tokens
         assert trajectory.text == "x" * len(trajectory.state.tokens)
         assert trajectory.state.finished == (trajectory.completion.finish is FinishReason.STOP)
@@ -148,6 +151,61 @@ def test_pieces_of_one_version_are_one_run():
     assert joined([piece, piece, last]).pieces == (("a+1", 2), ("a+2", 1))
     assert joined([piece, piece]).logprobs == (-0.5, -0.5)
     assert joined([piece, last]).logprobs is None
+
+
+def test_a_response_is_the_sum_of_its_pieces():
+    first = Completion(
+        (5, 6), (-0.5, -0.25), FinishReason.LENGTH, "a+1", prompt_tokens_read=3, prompt_tokens_cached=1,
+        prompt_tokens_reread=2, entropies=(0.1, 0.2), certainties=(0.3, 0.4),
+    )  # fmt: skip
+    last = Completion(
+        (7,), (-1.0,), FinishReason.STOP, "a+2", prompt_tokens_read=10, prompt_tokens_cached=20,
+        prompt_tokens_reread=30, entropies=(0.5,), certainties=(0.6,),
+    )  # fmt: skip
+    assert joined([first, last]) == Completion(
+        (5, 6, 7), (-0.5, -0.25, -1.0), FinishReason.STOP, "a+2", prompt_tokens_read=13, prompt_tokens_cached=21,
+        prompt_tokens_reread=32, entropies=(0.1, 0.2, 0.5), certainties=(0.3, 0.4, 0.6),
+        pieces=(("a+1", 2), ("a+2", 1)),
+    )  # fmt: skip
+
+
+def test_ages_are_told_token_by_token():
+    """By hand: two tokens of version 0; three, three and one of versions 0 to 2; three each of those, and a fourth."""
+    diary = Diary({"a": [2, 7, 30]})
+    pool = pool_of(diary, group_size=3)
+    for update in range(4):
+        diary.updates = update
+        groups, _ = pool.sample([("direct", [problem("a")])] if update == 0 else [], seed=1, go_on=True)
+    waiting = Waiting(groups=5, samples=9, unfinished=2, tokens=7, groups_dropped=1, samples_dropped=4)
+    told = age_metrics("diary+4", Rollouts(groups=groups, modes=["direct"], version="diary+3", waiting=waiting))
+    assert told == {
+        "tokens_waiting": 7.0,
+        "unfinished": 2.0,
+        "dropped_old": 4.0,
+        "behind_mean": pytest.approx((4 * 8 + 3 * 6 + 2 * 4 + 1) / 19),
+        "behind_most": 4.0,
+        "tokens_carried": 18.0,
+        "mixed": pytest.approx(2 / 3),
+    }
+    nothing = Rollouts(groups=[], modes=[], version="diary+3", waiting=waiting)
+    assert age_metrics("diary+4", nothing).keys() == {"tokens_waiting", "unfinished", "dropped_old"}
+    assert age_metrics("diary+4", replace(nothing, waiting=None)) == {}
+
+
+def test_what_waits_is_counted_with_what_has_ended_in_its_groups_and_equal_texts_are_judged_once():
+    asked = []
+
+    class Counting(Even):
+        def verify(self, problem, text):
+            asked.append(text)
+            return super().verify(problem, text)
+
+    diary = Diary({"a": [1, 9], "b": [2, 2]})
+    pool = replace(pool_of(diary, group_size=2), task=Counting())
+    found, modes = pool.sample([("think", [problem("a")]), ("direct", [problem("b")])], 0, go_on=True)
+    assert ([group.problem.id for group in found], modes) == (["b"], ["direct"])
+    assert asked == ["xx"]
+    assert pool.waiting() == Waiting(groups=1, samples=2, unfinished=1, tokens=1 + 3)
 
 
 @settings(max_examples=60, deadline=None)
