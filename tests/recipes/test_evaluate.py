@@ -8,15 +8,18 @@ from math import comb
 from statistics import fmean
 
 import pytest
+from open_weights import saved
 
 from clew import cli
 from clew.core.protocols import Prompt
 from clew.core.seeds import derive_seed
 from clew.core.types import Sampling, State
 from clew.data.checkpoint_files import commit_directory
+from clew.evaluate import sample_groups
 from clew.models.architecture import SmallQwen3, build_model
 from clew.models.checkpoint import save_checkpoint
 from clew.models.tokenizer import build_tokenizer
+from clew.models.transformers_policy import load_transformers_policy
 from clew.recipes.evaluate import EvalConfig, ks_up_to
 from clew.recipes.stage import Evaluation
 from clew.search import ScriptedPolicy
@@ -168,6 +171,22 @@ def test_a_random_checkpoint_is_measured(tiny, capsys):
     again = json.loads(evaluated(capsys, *arguments)[1])
     timings = {"seconds", "search"}
     assert {k: v for k, v in again.items() if k not in timings} == {k: v for k, v in found.items() if k not in timings}
+
+
+def test_a_model_from_elsewhere_is_measured(tmp_path, capsys):
+    """By the library's own forward pass, as the learning commands measure it."""
+    policy = saved(tmp_path / "llama", "llama", context=128)
+    options = ("--problems", 5, "--samples", 2, "--max-tokens", 6, "--json")
+    status, out, err = evaluated(capsys, "--checkpoint", policy, *options)
+    assert status == 0, err
+    measured = json.loads(out)
+    problems = TASK.problems("test", 5, derive_seed(0, "held out"))
+    groups = sample_groups(
+        load_transformers_policy(policy), TASK, problems, n=2, sampling=Sampling(max_tokens=6),
+        seed=derive_seed(0, "evaluation"),
+    )  # fmt: skip
+    assert measured["num_samples"] == 10
+    assert measured["mean_length"] == fmean(len(t.completion.tokens) for g in groups for t in g.trajectories)
 
 
 def test_defaults_are_those_by_which_stages_are_measured():

@@ -39,7 +39,7 @@ class DistillConfig:
     verifier from right and wrong. visits: where a tree search went, and its values. bond: best-of-N without the N.
     teacher: another policy."""
     checkpoint: Path
-    """Checkpoint or run directory to start from, or a Hugging Face directory."""
+    """Checkpoint or run directory to start from, a Hugging Face directory, or a GGUF file."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"

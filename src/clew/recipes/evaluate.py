@@ -14,9 +14,9 @@ from clew.core.errors import InvalidValue, RunDirectoryError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from clew.core.protocols import Policy
     from clew.core.types import Problem, Sampling
     from clew.evaluate.sample import OnBatch
-    from clew.models.policy import LocalPolicy
     from clew.recipes.progress import Bar, Progress
     from clew.tasks import AnyTask
 
@@ -33,7 +33,7 @@ class EvalConfig:
     """Measure a checkpoint on held-out problems: pass@1, greedy, pass@k, majority@k, best-of-n."""
 
     checkpoint: Path
-    """Run directory or checkpoint of the model."""
+    """Run directory or checkpoint of the model, a Hugging Face directory, or a GGUF file."""
     task: str = "countdown"
     """Task and its settings: NAME or NAME:setting=value,..."""
     split: Literal["train", "validation", "test"] = "test"
@@ -67,6 +67,7 @@ def main(config: EvalConfig) -> int:
     from clew.core.seeds import derive_seed
     from clew.data.files import jsonable, write_json_atomically
     from clew.recipes.progress import Progress
+    from clew.recipes.search import foreign, load_any_policy
     from clew.recipes.stage import load_policy
     from clew.tasks import make_task
 
@@ -74,7 +75,8 @@ def main(config: EvalConfig) -> int:
     sampling = checked_sampling(config)
     task = make_task(config.task)
     problems = task.problems(config.split, config.problems, derive_seed(config.seed, "held out"))
-    policy = load_policy(config.checkpoint)
+    where = config.checkpoint
+    policy = load_any_policy(str(where)) if foreign(where) else load_policy(where)
     progress = Progress({"sample": float(config.samples), "greedy": 1.0, "search": 0.1 * config.samples})
     measured = measure(
         policy, task, problems, samples=config.samples, sampling=sampling, seed=config.seed, progress=progress
@@ -124,7 +126,7 @@ def _require_new(out: Path) -> None:
 
 
 def measure(  # noqa: PLR0913  who is measured on what, the rest by name
-    policy: LocalPolicy,
+    policy: Policy,
     task: AnyTask,
     problems: Sequence[Problem],
     *,

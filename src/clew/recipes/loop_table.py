@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clew.report.data import rate
-from clew.report.words import count, duration, with_interval
+from clew.report.words import count, duration, percent, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     texts = (
         row["learner"].replace(" then ", ", "),
         count(row["d_search"]),
-        f"{row['right'] / max(1, row['d_search']):.0%}",
+        percent(row["right"] / max(1, row["d_search"])),
         str(row["updates"]),
         count(row["search"]["tokens"]),
         count(row["learning"]["tokens"]),

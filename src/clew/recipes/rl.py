@@ -217,7 +217,7 @@ class RLConfig:
     """Reinforcement learning from a checkpoint: policy gradient over verified samples, by any published name."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from, or a Hugging Face directory."""
+    """Checkpoint or run directory to start from, a Hugging Face directory, or a GGUF file."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"

@@ -127,7 +127,7 @@ class SftConfig:
     """Fine-tune a checkpoint on written solutions that show reasoning behaviours."""
 
     checkpoint: Path
-    """Checkpoint or run directory to start from, or a Hugging Face directory."""
+    """Checkpoint or run directory to start from, a Hugging Face directory, or a GGUF file."""
     out: Path
     """Run directory to write."""
     task: str = "countdown"
