@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clew.core.cost import Cost
 from clew.core.errors import InvalidValue, RunDirectoryError
 from clew.core.types import Completion, FinishReason, Group, Outcome, Problem, Reward, State, Trajectory, Verdict
-from clew.data.replay import Entry, Recency, ReplayBuffer, by_version, load_buffer, save_buffer, uniformly
+from clew.data.replay import Entry, Recency, ReplayBuffer, load_buffer, save_buffer, uniformly
 from clew.data.store import TrajectoryStore
 
 PROBLEM = Problem("toy:1", "toy", ())
@@ -86,11 +86,6 @@ def test_a_small_weight_is_no_crash_and_never_wins():
     drawn = [buffer.sample(1, seed=seed, weight=lambda age: 1e-300 if age else 1.0)[0].item for seed in range(50)]
     assert set(drawn) == {"new"}
     assert len(buffer.sample(3, seed=0, weight=lambda age: 1e-300 if age else 1.0)) == 3
-
-
-def test_items_by_the_policy_that_wrote_them():
-    buffer = ReplayBuffer(capacity=9).added("ab", version="p+0").next_round().added("c", version="p+1")
-    assert by_version(buffer.entries) == {"p+0": ["a", "b"], "p+1": ["c"]}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,8 @@ def some_states(who, own):
         visits=(0, 4), value=0.5,
     )  # fmt: skip
     first, last = targets()
-    return visited_states([first, unknown, replace(last, value=0.4)], own, who)
+    longer = replace(first, actions=((301, 302), (300,), (303,)), probabilities=(0.3, 0.6, 0.1))
+    return visited_states([longer, unknown, replace(last, value=0.4)], own, who)
 
 
 def visits_by_hand(who, states):
@@ -207,8 +208,8 @@ def test_a_visited_state_as_the_model_reads_it():
     who = learner()
     states = some_states(who, Visits())
     prompt = who.prompt_ids(PROBLEMS[0])
-    assert states[0].shares == (0.6, 0.3, 0.1)
-    assert [step.response_ids for step in states[0].steps] == [(300,), (301, 302), (303,)]
+    assert states[0].shares == (0.3, 0.6, 0.1)
+    assert [step.response_ids for step in states[0].steps] == [(301, 302), (300,), (303,)]
     assert {step.prompt_ids for step in states[0].steps} == {prompt}
     assert states[0].length == 3 * len(prompt) + 1
     assert (states[1].shares, states[1].steps[0].response_ids) == ((1.0,), (304, 300, 301))

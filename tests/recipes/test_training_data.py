@@ -10,8 +10,6 @@ import torch
 from clew.core.types import Message, Outcome, Problem
 from clew.data.expert import Solution
 from clew.data.pairs import Pair
-from clew.data.search_data import Action
-from clew.data.targets import Target
 from clew.learn.batch import pad
 from clew.learn.preference import dpo, margin, summed
 from clew.models.architecture import SmallQwen3, build_model
@@ -19,12 +17,10 @@ from clew.models.forward import token_logprobs
 from clew.models.policy import LocalPolicy
 from clew.models.tokenizer import build_tokenizer
 from clew.recipes.training_data import (
-    action_example,
     pair_examples,
     pair_ids,
     prompts_of,
     solution_example,
-    target_examples,
 )
 
 PROBLEM = Problem("countdown:3-5=8", "countdown", (Message("user", "make 8 from 3 5"),))
@@ -81,31 +77,6 @@ def test_solutions_keep_their_tokens_and_what_was_told(policy, prompt_ids):
     expected = logprob(policy, context, (5,)) + logprob(policy, (*context, 5, 6), (7,))
     assert total.item() == pytest.approx(expected, abs=CLOSE)
     assert batch.old_logprobs[batch.target_mask].tolist() == [-0.5, -0.25]
-
-
-def test_a_step_carries_loss_and_its_state_none(policy, prompt_ids):
-    action = Action(problem=PROBLEM, prefix=(5, 6), tokens=(7, 8), logprobs=(-1.0, -2.0))
-    total, batch = of_batch(policy, [action_example(action, prompt_ids, advantage=-1.5)])
-    context = (*policy.prompt_ids(PROBLEM, "direct"), 5, 6)
-    assert total.item() == pytest.approx(logprob(policy, context, (7, 8)), abs=CLOSE)
-    assert batch.advantages.tolist() == [-1.5]
-    assert batch.old_logprobs[batch.target_mask].tolist() == [-1.0, -2.0]
-
-
-def test_targets_are_the_cross_entropy_from_the_visits(policy, prompt_ids):
-    target = Target(
-        problem=PROBLEM,
-        prefix=(5,),
-        actions=((6,), (7, 8), (9,)),
-        probabilities=(0.75, 0.25, 0.0),
-        visits=(3, 1, 0),
-    )
-    examples = target_examples(target, prompt_ids)
-    assert len(examples) == 2  # what was never visited costs no forward pass
-    totals, batch = of_batch(policy, examples)
-    context = (*policy.prompt_ids(PROBLEM, "direct"), 5)
-    expected = -0.75 * logprob(policy, context, (6,)) - 0.25 * logprob(policy, context, (7, 8))
-    assert -(batch.advantages * totals).sum().item() == pytest.approx(expected, abs=CLOSE)
 
 
 def test_pairs_give_the_loss_of_dpo(policy, prompt_ids):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, final
 
@@ -178,11 +178,3 @@ def _unmarked(group: Group, store: TrajectoryStore) -> Entry[Group]:
         accepted = "a stage that save_buffer wrote"
         given = f"{store.path} has another kind of trajectories under that name"
         raise RunDirectoryError(given, accepted, "give the name of a buffer") from None
-
-
-def by_version(entries: Sequence[Entry[T]]) -> dict[str, list[T]]:
-    """Items by the policy that wrote them, oldest first: each needs its own importance weights."""
-    found: dict[str, list[T]] = {}
-    for entry in entries:
-        found.setdefault(entry.version, []).append(entry.item)
-    return found

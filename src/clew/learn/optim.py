@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clew.core.errors import InvalidValue
 from clew.learn.muon import Muon
@@ -50,11 +50,6 @@ class MuonAdamW:
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self._optimizers = optimizers
         self._base_lrs = [[float(group["lr"]) for group in o.param_groups] for o in optimizers]
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """Every parameter that is updated, for gradient clipping."""
-        return [p for o in self._optimizers for group in o.param_groups for p in group["params"]]
 
     def step(self, *, multiplier: float = 1.0) -> None:
         """Update with `multiplier` (see `clew.learn.schedule`) times the base learning rates."""

@@ -73,7 +73,6 @@ class Progress:
         self._finished: dict[str, float] = {}
         """Seconds each stage took; absent for those skipped or to come."""
         self._skipped: set[str] = set()
-        self._started = clock()
         self._plain_at = 0.0
         self._plain_share = 0.0
 

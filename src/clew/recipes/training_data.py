@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from clew.core.types import Problem
 from clew.data.expert import Solution
 from clew.data.pairs import Pair, PairIds, ids_of
-from clew.data.search_data import Action
-from clew.data.targets import Target
 
 if TYPE_CHECKING:
     from clew.learn.batch import Example
@@ -34,33 +32,6 @@ def solution_example(solution: Solution, prompt_ids: PromptIds, *, advantage: fl
         advantage=advantage,
         learnt=solution.learnt,
     )
-
-
-def action_example(action: Action, prompt_ids: PromptIds, *, advantage: float = 1.0) -> Example:
-    """One step after its state, which carries no loss."""
-    from clew.learn.batch import Example
-
-    return Example(
-        prompt_ids=(*prompt_ids(action.problem), *action.prefix),
-        response_ids=action.tokens,
-        logprobs=action.logprobs,
-        advantage=advantage,
-    )
-
-
-def target_examples(target: Target, prompt_ids: PromptIds) -> list[Example]:
-    """A step of probability above 0 each, with that as its advantage.
-
-    The sum of advantage times negative log-likelihood over them is the cross-entropy from pi, AlphaZero's policy loss.
-    """
-    from clew.learn.batch import Example
-
-    state = (*prompt_ids(target.problem), *target.prefix)
-    return [
-        Example(prompt_ids=state, response_ids=tokens, advantage=share)
-        for tokens, share in zip(target.actions, target.probabilities, strict=True)
-        if share > 0.0
-    ]
 
 
 def pair_ids(pairs: Sequence[Pair], prompt_ids: PromptIds) -> list[PairIds]:
