@@ -20,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
 
-from clew.models.kernels import compiled
+from clew.models.kernels import inlined
 
 _PLAIN, _TRANSPOSED = np.uint8(ord("N")), np.uint8(ord("T"))
 _UNPACKED = 1_000_000
@@ -75,20 +75,20 @@ def _call(_context, address, ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc):  # 
     return signature, generate
 
 
-@compiled
+@inlined
 def _step(multiplications, most):
     """How many of `most` rows or columns make a block of at most so many `multiplications` for each of them."""
     fit = _UNPACKED // max(multiplications, 1) // _COLUMNS * _COLUMNS
     return fit if 0 < fit < most else max(most, 1)
 
 
-@compiled
+@inlined
 def _apart(matrix):
     """Numbers from the beginning of one row to that of the next; the stride of a single row may be anything."""
     return max(matrix.strides[0] // 4, matrix.shape[1])
 
 
-@compiled
+@inlined
 def multiply(blas, a, b, out, beta):
     """out = a @ b + beta * out for a [m, k], b [k, n], out [m, n]."""
     (m, k), n = a.shape, b.shape[1]
@@ -108,7 +108,7 @@ def multiply(blas, a, b, out, beta):
                 )  # fmt: skip
 
 
-@compiled
+@inlined
 def multiply_transposed(blas, a, b, out, beta):
     """out = a.T @ b + beta * out for a [k, m], b [k, n], out [m, n]."""
     (k, m), n = a.shape, b.shape[1]

@@ -15,6 +15,7 @@ from clew.models.kernels import (
     causal_softmax,
     compiled,
     exp32,
+    inlined,
     join_heads_backward,
     normalise,
     normalise_backward,
@@ -69,7 +70,7 @@ def attention_room(begins, firsts, groups):
     return room
 
 
-@compiled
+@inlined
 def attend(blas, q, k, v, begins, rows, firsts, places, probs, mixed):
     """Values mixed by causal attention, `mixed` [kv_heads, n * groups, head_width], of `q` of the same shape.
 
@@ -101,7 +102,7 @@ def attend(blas, q, k, v, begins, rows, firsts, places, probs, mixed):
                 multiply(blas, weights, values[:seen], mixed[kv, own], _ZERO)
 
 
-@compiled
+@inlined
 def attend_backward(blas, grad, q, k, v, begins, rows, firsts, places, probs, grad_q, grad_k, grad_v):
     """The gradients of `q`, `k` and `v` from that of what `attend` mixed; those of `k` and `v` are added up."""
     n, kv_heads, width = k.shape
@@ -142,7 +143,7 @@ def attend_backward(blas, grad, q, k, v, begins, rows, firsts, places, probs, gr
                     grad_v[token, kv, i] += of_values[t, i]
 
 
-@compiled
+@inlined
 def _block(width, inner):
     """Tokens that pass together: few, unless the gradients of larger weights would not stay in the cache meanwhile."""
     return BLOCK if width * inner <= _SMALL else LARGE_BLOCK
@@ -183,7 +184,7 @@ def forward(blas, weights, shape, kept, x):
     normalise(x, eps, z, scale)
 
 
-@compiled
+@inlined
 def swiglu_again(grad, gate_up, out, product):
     """The gradient `out` of `gate_up` [tokens, 2 * inner] from that of silu(gate) * up, and the latter once more."""
     tokens, inner = grad.shape

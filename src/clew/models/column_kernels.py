@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from clew.models.kernels import compiled
+from clew.models.kernels import compiled, inlined
 
 
-@compiled
+@inlined
 def rotate_into_cache(y, norms, cos, sin, keys, values, rows, columns, padding, eps, queries):
     """Divide what a projection made, `y` [tokens, heads + 2 * kv_heads, head_width], into queries, keys and values.
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from clew.models.blas import multiply
 from clew.models.column_kernels import rotate_into_cache
-from clew.models.kernels import compiled, exp32, largest, normalise, swiglu
+from clew.models.kernels import compiled, exp32, inlined, largest, normalise, swiglu
 
 
-@compiled
+@inlined
 def attend(blas, queries, keys, values, rows, columns, padding, out):
     """Values mixed by causal attention, `out` [tokens, heads, head_width], of `queries` of the same shape.
 

@@ -31,14 +31,28 @@ def _digest() -> str:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, compiled for the types of the arguments it meets; cached where there is a place to write."""
+    """`function`, which Python calls, compiled for the types of the arguments it meets; cached where there is room."""
+    return _compiled(function)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which other loops call, as `compiled` has it; each of them has its code inside its own.
+
+    Else every loop that calls it would bring a copy of its own under the one name that it has in a process. Copies
+    round differently, and whose is called would depend on what that process has compiled or loaded before.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., Any]:
     # The cache's files are named after it.
     function.__qualname__ = f"{function.__qualname__}-{_digest()}"
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+    # Nobody calls a loop from C: one copy less of its code.
+    told = {"nogil": True, "error_model": "numpy", "fastmath": _FAST, "no_cfunc_wrapper": True, **options}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, **told)(function)
     except RuntimeError:
-        return njit(**options)(function)
+        return njit(**told)(function)
 
 
 @njit(inline="always", fastmath=_FAST)
@@ -60,7 +74,7 @@ def exp32(x: np.float32) -> np.float32:
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"})
+@njit(nogil=True, error_model="numpy", fastmath=_FAST | {"nnan"}, forceinline=True)
 def largest(x):
     """The largest entry of a vector."""
     found = x[0]
@@ -79,7 +93,7 @@ def add_rows(rows, places, out):
             into[j] += row[j]
 
 
-@compiled
+@inlined
 def normalise(x, eps, out, scale):
     """out = x * scale [tokens, width] with scale = 1 / rms(x) [tokens]."""
     rows, width = x.shape
@@ -92,7 +106,7 @@ def normalise(x, eps, out, scale):
             out[row, i] = x[row, i] * scale[row]
 
 
-@compiled
+@inlined
 def normalise_backward(grad, z, scale, residual, out):
     """out = residual + the gradient of x, for z = x * scale [tokens, width], scale = 1 / rms(x) [tokens]."""
     tokens, width = z.shape
@@ -105,7 +119,7 @@ def normalise_backward(grad, z, scale, residual, out):
             out[token, i] = residual[token, i] + scale[token] * (grad[token, i] - z[token, i] * mean)
 
 
-@compiled
+@inlined
 def swiglu(gate_up, out):
     """out = silu(gate) * up for [tokens, 2 * inner], gates first; out is [tokens, inner]."""
     rows, inner = out.shape
@@ -171,7 +185,7 @@ def describe(logits, entropies, certainties):
         certainties[row] = max(log_total - plain / np.float32(vocab) - np.log(np.float32(vocab)), np.float32(0.0))
 
 
-@compiled
+@inlined
 def split_heads(y, norms, cos, sin, eps, times, first, q, k, v, scale):
     """Normalised and rotated queries and keys, and values, of `y` [tokens, (heads + 2 * kv_heads) * head_width].
 
@@ -205,7 +219,7 @@ def split_heads(y, norms, cos, sin, eps, times, first, q, k, v, scale):
                 into[j] = own[j]
 
 
-@compiled
+@inlined
 def join_heads_backward(grad_q, grad_k, grad_v, y, norms, cos, sin, times, first, scale, grad_y, grad_norms):
     """The gradients of `y` and, added up, of `norms`, from those of what `split_heads` wrote; arguments as there."""
     kv_heads, width = grad_k.shape[1:]
@@ -241,7 +255,7 @@ def join_heads_backward(grad_q, grad_k, grad_v, y, norms, cos, sin, times, first
                 into[j] = own[j]
 
 
-@compiled
+@inlined
 def causal_softmax(scores, first, groups):
     """The softmax of scores [times * groups, columns] over columns not later than its own time, in place.
 
@@ -262,7 +276,7 @@ def causal_softmax(scores, first, groups):
         rest[:] = np.float32(0.0)
 
 
-@compiled
+@inlined
 def softmax_backward(probs, grad):
     """The gradient of the scores from `grad`, that of their softmax `probs` [queries, columns]; in place."""
     for query in range(len(probs)):

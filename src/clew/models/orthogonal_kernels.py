@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from clew.models.blas import multiply, multiply_transposed
-from clew.models.kernels import compiled
+from clew.models.kernels import compiled, inlined
 
 _ROWS = 32
 
 
-@compiled
+@inlined
 def _mirror(x):
     """Write what stands on and above the diagonal blocks of `x` [n, n] below them too."""
     n = len(x)
@@ -22,7 +22,7 @@ def _mirror(x):
                 into[j - start] = x[j, i]
 
 
-@compiled
+@inlined
 def multiply_symmetric(blas, a, b, out):
     """out = a @ b for a [n, k], b [k, n] whose product is symmetric."""
     for start in range(0, len(a), _ROWS):
