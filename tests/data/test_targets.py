@@ -124,7 +124,8 @@ def test_what_is_written_anew_or_on_another_question_is_no_choice_in_the_state()
     add(top, here, (1, 2), (3,))
     add(top, here, (), (4,))
     add(top, elsewhere, (1, 2), (5,))
-    tree.visits[0] = 8
+    add(0, elsewhere, (), (6,))
+    tree.visits[0] = 10
     found = {one.origin.node: one.actions for one in visit_targets(tree)}
     assert found == {0: ((1, 2),), top: ((3,),)}
 

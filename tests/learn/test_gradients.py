@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clew.learn.batch import Example, PaddedBatch, pad
 from clew.learn.gradients import clip_gradient, even_batches, sum_gradients
+from clew.learn.ranks import Place
 from clew.models.side_by_side import side_by_side
 
 
@@ -92,6 +93,17 @@ def test_micro_batches_are_added_in_their_order_and_only_to_what_learns() -> Non
     assert sum_gradients(model, [3, 2, 1], loss_of, tokens_per_pass=1) == [[0], [1], [2]]
     assert model["learns"].grad.item() == 1.0
     assert model["frozen"].grad is None
+
+
+@pytest.mark.parametrize(("rank", "own"), [(0, [[0, 1]]), (1, [[2, 3]])])
+def test_each_rank_has_as_much_to_do(rank: int, own: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it would fit one pass; what the ranks do then is tested where there are two."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr("clew.learn.gradients.here", lambda: Place(rank, 2))
+    monkeypatch.setattr("clew.learn.gradients.sum_over_ranks", lambda model, noted, what: noted)
+    model = nn.ParameterList([torch.ones(1)])
+    found = sum_gradients(model, [5] * 4, lambda rows: (model[0].sum(), rows), tokens_per_pass=1000)
+    assert found == own
 
 
 @pytest.mark.parametrize(("largest", "factor"), [(2.0, 0.4), (5.5, 1.0)])

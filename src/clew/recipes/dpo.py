@@ -123,7 +123,7 @@ CONFIG = DpoConfig
 
 
 def main(config: DpoConfig) -> int:
-    from clew.recipes.learner import check_run_tokens, fitting, load_learner
+    from clew.recipes.learner import check_run_tokens, fitting, load_learner, reference_at
     from clew.recipes.stage import Evaluation, check_settings, run_alone, training_problems
     from clew.tasks import make_task
 
@@ -132,7 +132,7 @@ def main(config: DpoConfig) -> int:
     check_settings(settings)
     task = make_task(config.task)
     learner = load_learner(config.checkpoint, config.tuning, mode=settings.mode, seed=seed)
-    reference = None if config.reference is None else _reference(config.reference, learner)
+    reference = None if config.reference is None else reference_at(config.reference, learner, "--reference")
     room = {"max_tokens": settings.max_tokens, "mode": settings.mode}
     problems = fitting(training_problems(task, seed), learner.policy, **room)  # type: ignore[arg-type]
     way = way_of(settings)
@@ -156,17 +156,6 @@ def main(config: DpoConfig) -> int:
         evaluation=Evaluation(problems=config.held_out),
         beside=learner.save_beside,
     )
-
-
-def _reference(path: Path, learner: Learner) -> PreTrainedModel:
-    """The model at `path`. Raises `InvalidValue` if its tokens are not the policy's."""
-    from clew.data.checkpoint_files import resolve_checkpoint
-    from clew.recipes.learner import same_vocabulary
-    from clew.reward.load import load_any
-
-    model, tokenizer = load_any(resolve_checkpoint(path), "ForCausalLM")
-    same_vocabulary(learner.tokenizer, tokenizer, "--reference")
-    return model
 
 
 def _check(config: DpoConfig) -> None:

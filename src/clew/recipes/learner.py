@@ -232,6 +232,19 @@ def reference_at_start(learner: Learner) -> PreTrainedModel:
     return cast("PreTrainedModel", copy.deepcopy(model, memo).eval().requires_grad_(False))
 
 
+def reference_at(path: Path, learner: Learner, name: str) -> PreTrainedModel:
+    """The model at `path`, a run or a checkpoint, which is called `name` in the message that refuses it.
+
+    Raises `InvalidValue` if its tokens are not those of the policy.
+    """
+    from clew.data.checkpoint_files import resolve_checkpoint
+    from clew.reward.load import load_any
+
+    model, tokenizer = load_any(resolve_checkpoint(path), "ForCausalLM")
+    same_vocabulary(learner.tokenizer, tokenizer, name)
+    return model
+
+
 def check_fits(examples: Sequence[Example], context: int) -> None:
     """Raise `InvalidValue` if one of `examples` is longer than the model's context."""
     longest = max((len(e.prompt_ids) + len(e.response_ids) for e in examples), default=0)

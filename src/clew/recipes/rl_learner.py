@@ -121,14 +121,9 @@ def average_rewards(learner: RLLearner, rewards: Tensor, valid: Tensor) -> None:
 
 def reference_of(settings: PolicyGradient, own: plain.Learner) -> PreTrainedModel:
     """A copy of the policy, or the checkpoint that is asked for. Raises `InvalidValue` if its tokens mean others."""
-    from clew.data.checkpoint_files import resolve_checkpoint
-    from clew.reward.load import load_any
-
     if settings.reference is None:
         return plain.reference_at_start(own)
-    model, tokenizer = load_any(resolve_checkpoint(settings.reference), "ForCausalLM")
-    plain.same_vocabulary(own.tokenizer, tokenizer, "reference")
-    return model
+    return plain.reference_at(settings.reference, own, "reference")
 
 
 def of_tokens(read: Callable[[PaddedBatch], Tensor], examples: Sequence[Example]) -> list[Tensor]:
