@@ -24,7 +24,6 @@ def rounds(run: Run) -> Section:
         title="Search and learning",
         lead=lead if table else "",
         figures=figures,
-        layout="one",
         table=table,
     )
 
