@@ -26,10 +26,12 @@ from clew.core.types import (
 from clew.data.expert import Solution
 from clew.data.export import kto_rows, load_rows, save_rows
 from clew.data.pairs import Pair
+from clew.learn.judging import Noted
 from clew.recipes import learner as learner_file
 from clew.recipes.dpo import dpo
-from clew.recipes.learner import check_run_tokens, reference_copy
+from clew.recipes.learner import Updated, check_run_tokens, reference_copy
 from clew.recipes.preference_kto import Judged, judged_of_file, judged_of_run, judged_of_solutions
+from clew.recipes.preference_learning import described
 from clew.recipes.preference_settings import Preference
 from clew.recipes.preference_ways import way_of
 
@@ -216,3 +218,21 @@ def test_both_sides_of_a_pair_of_steps_stand_for_themselves():
     pairs = [Pair(**shared, chosen=(8,), rejected=(9,)), Pair(**shared, chosen=(8,), rejected=(10,))]
     found = [(one.prefix, one.tokens, one.desirable) for one in judged_of_pairs(pairs)]
     assert found == [((7,), (8,), True), ((7,), (9,), False), ((7,), (10,), False)]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "chosen", "rejected", "margin", "logprob"),
+    [(2, 3, 2.0, -1.0, 3.0, -0.5), (5, 0, 0.8, None, None, -0.2), (0, 5, None, -0.6, None, None)],
+)
+def test_sums_of_micro_batches_are_told_as_means_of_their_kind(good, bad, chosen, rejected, margin, logprob):
+    parts = [Noted(0.25, 1.0, -2.0, 1.0, -0.75), Noted(0.5, 3.0, -1.0, 2.5, -0.25)]
+    told = described(Updated(parts, 7.0), good=good, bad=bad, rows=5)
+    assert told == {
+        "loss": 0.75,
+        "grad_norm": 7.0,
+        "reward_chosen": chosen,
+        "reward_rejected": rejected,
+        "reward_margin": margin,
+        "accuracy": 0.7,
+        "chosen_logprob": logprob,
+    }
