@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from small_policy import SIZE, SPEC
 
 from clew import cli
+from clew.core.task import split_of
 from clew.core.types import Outcome, Verdict
 from clew.data.run import RunDirectory
 from clew.models.architecture import build_model
@@ -123,6 +124,15 @@ def long_questions(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def held_out_alone(tmp_path_factory):
+    """A file of problems whose hashes put none of them into the training problems."""
+    path = tmp_path_factory.mktemp("few") / "few.jsonl"
+    rows = [{"id": f"q{at}", "question": f"{at} + 1", "answer": at + 1} for at in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if split_of(f"file:{row['id']}") == "test"))
+    return f"file:{path},verifier=exact"
+
+
+@pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
     """A model that clew did not make, as a Hugging Face directory."""
     return saved(tmp_path_factory.mktemp("elsewhere") / "llama", "llama", context=128)
@@ -191,6 +201,7 @@ NAN, FAST, LONG = "rewards that are NaN", "a learning rate that diverges", "a pr
 VOCABULARY = "a reference model of another vocabulary"
 ONE_SAMPLE = "--settings.samples 1"
 NO_ROOM = "--settings.max-tokens 125"
+NONE = "a task without training problems"
 
 CASES = [
     *(
@@ -315,12 +326,17 @@ CASES = [
     case(LONG, "loop", "--max-tokens 125", says="clew: answers have at most 1", learns=True),
     case(LONG, "loop", "--task LONGFILE", status=2, says="fewer than 128, the model's context"),
     case(LONG, "reward train", NO_ROOM, status=2, says="tokens of the prompts is"),
+    *(
+        case(NONE, verb, "--task TESTFILE", status=2, says="training problems of file is 0")
+        for verb in ("rl", "dpo", "distill", "loop", "reward train")
+    ),
 ]
 
 
 @pytest.mark.parametrize("given", CASES, ids=lambda c: f"{c.bad}: {c.verb} {c.words} {c.verify}"[:120])
-def test_bad_input_does_what_is_documented(told, start, other, long_questions, given):
-    words = given.words.replace("START", str(start)).replace("OTHER", str(other)).replace("LONGFILE", long_questions)
+def test_bad_input_does_what_is_documented(told, start, other, long_questions, held_out_alone, given):
+    words = given.words.replace("START", str(start)).replace("OTHER", str(other))
+    words = words.replace("LONGFILE", long_questions).replace("TESTFILE", held_out_alone)
     found = told(given.verb, words, given.verify)
     assert found.status == given.status, found.err
     assert given.says in found.err
@@ -328,6 +344,7 @@ def test_bad_input_does_what_is_documented(told, start, other, long_questions, g
     before = (start / "checkpoints/sft/model.safetensors").read_bytes()
     if given.learns is None:
         assert not found.weights
+        assert given.bad != NONE or not found.out.exists()
     else:
         assert any(weights != before for weights in found.weights.values()) == given.learns
     if given.verb == "rl" and given.bad == EQUAL and not given.learns:

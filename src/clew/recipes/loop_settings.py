@@ -99,7 +99,7 @@ def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     from clew.recipes.loop_schedule import Schedule
     from clew.recipes.loop_texts import mutable
     from clew.recipes.search import NEWLINE, choose
-    from clew.recipes.stage import check_settings
+    from clew.recipes.stage import check_settings, check_teaches
     from clew.scale.frontier import Frontier
     from clew.tasks import make_task
     from clew.tasks.generator import settings_grid
@@ -117,6 +117,7 @@ def first_schedule(config: LoopConfig, task: AnyTask) -> Schedule:
     if config.settings.advantage != "solution" and config.learner != "rl":
         advice = "add --learner rl, or leave it out"
         raise InvalidValue("--settings.advantage", config.settings.advantage, "only with --learner rl", advice)
+    check_teaches(task)
     if config.mutate:
         mutable(task)
     arms = tuple(settings_grid(config.task, config.generate)) if config.generate is not None else ()

@@ -65,14 +65,18 @@ CONFIG = RewardTrainConfig
 
 
 def main(config: RewardTrainConfig) -> int:
+    from clew.recipes.stage import check_teaches
+    from clew.tasks import make_task
+
     _check(config)
+    if config.labels is None:
+        check_teaches(make_task(config.task))
     if config.kind == "process" and config.labels is None:
         return _process_from_outcomes(config)
     from clew.models.allocator import keep_freed_memory
     from clew.recipes.process_reward import sampled, validation
     from clew.recipes.reward_run import measured_run
     from clew.recipes.search import load_any_policy
-    from clew.tasks import make_task
 
     started = time.perf_counter()
     keep_freed_memory()

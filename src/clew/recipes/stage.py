@@ -124,9 +124,17 @@ def save_policy(
 
 
 def training_problems(task: Task, seed: int, most: int = 20_000) -> list[Problem]:
-    """All training problems of `task` if it can list them, else `most`."""
+    """All training problems of `task` if it can list them, else `most`. Raises `InvalidValue` if there is none."""
+    check_teaches(task)
     count = count_problems(task, "train")
     return task.problems("train", most if count is None else count, derive_seed(seed, "training problems"))
+
+
+def check_teaches(task: Task) -> None:
+    """Raise `InvalidValue` for a task that has no problem to learn from."""
+    if count_problems(task, "train") == 0:
+        advice = "choose another task; a file needs more lines, or split=all, which puts each problem into every split"
+        raise InvalidValue(f"training problems of {task.name}", 0, "at least one", advice)
 
 
 def count_problems(task: Task, split: Split) -> int | None:

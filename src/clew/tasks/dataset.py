@@ -15,7 +15,6 @@ from clew.core.seeds import derive_seed
 from clew.core.task import Split, split_of
 from clew.core.types import Message, Outcome, Problem, Verdict
 from clew.tasks.dataset_rows import BadRow, Columns, Row, read_records, read_row
-from clew.tasks.drawing import too_few
 from clew.tasks.verifiers import VERIFIERS, make_verifier
 
 INSTRUCTIONS = {
@@ -64,7 +63,9 @@ class FileTask:
         """`n` different problems of `split`; those for a smaller `n` are the first of those for a larger."""
         rows = [row for row in _rows(self).values() if self.split == "all" or split_of(f"file:{row.id}") == split]
         if not 0 <= n <= len(rows):
-            raise too_few(n, len(rows), split, self)
+            accepted = f"0 to {len(rows)}, the problems of {self.path} in split {split!r}"
+            advice = "ask for fewer, add lines, or add split=all to the task, which puts every problem into every split"
+            raise InvalidValue("number of problems", n, accepted, advice)
         random.Random(derive_seed(seed, self.name, split)).shuffle(rows)
         return [_problem(row) for row in rows[:n]]
 
