@@ -119,3 +119,16 @@ def test_bad_specs(path):
         make_task("file:nowhere.jsonl,verifier=math").problems("test", 1, 0)
     with pytest.raises(UsageError, match="no verifier is named"):
         make_task(f"file:{path}").problems("test", 1, 0)
+
+
+def test_a_split_with_too_few_problems_says_how_many_there_are_and_what_to_do(tmp_path):
+    path = tmp_path / "few.jsonl"
+    path.write_text('{"question": "1 + 1", "answer": 2}\n')
+    task = FileTask(path=str(path), verifier="numbers")
+    there = task.count_problems("test")
+    with pytest.raises(
+        InvalidValue, match=rf"accepted: 0 to {there}, the problems of .*few\.jsonl in split 'test'"
+    ) as told:
+        task.problems("test", 9, 0)
+    assert "split=all" in told.value.advice
+    assert len(FileTask(path=str(path), verifier="numbers", split="all").problems("test", 1, 0)) == 1
