@@ -66,7 +66,7 @@ def test_names_that_sample_more_than_most_are_told_apart(axes):
     assert said == {
         "tree": (900.0, pytest.approx(0.22)),
         "refills": (200.0, pytest.approx(0.24)),
-        "the other 5": (100.0, pytest.approx(0.26)),
+        "e<b>, best of the other 5": (100.0, pytest.approx(0.26)),
     }
     assert sorted(line.get_xdata()[-1] for line in below.lines) == [90, 100, 100, 100, 110, 200, 900]
 

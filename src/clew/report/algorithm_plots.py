@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clew.report.palette import BLUE, MUTED, RULE, SERIES, TEXT, Ink
+from clew.report.plots import Point
 from clew.report.svg import sheet_svg
 from clew.report.words import count, percent
 
@@ -71,17 +72,18 @@ def _over_tokens(ax: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     for name, curve in curves.items():
         if name not in inks:
             ax.plot(*_line(curve, "tokens"), color=BLUE.light, linewidth=1.0, alpha=0.5, marker="o", markersize=2.4)
-    for name, ink in inks.items():
+    for place, (name, ink) in enumerate(inks.items()):
         ax.plot(*_line(curves[name], "tokens"), color=ink.light, marker="o", markersize=3.6)
-        _label(ax, curves[name][-1], name, ink)
+        # Neighbours in cost are often close in pass@1 too.
+        _label(ax, curves[name][-1], name, ink, (5.0, -15.0 if place % 2 else 6.0))
     best = max((name for name in curves if name not in inks), key=lambda name: curves[name][-1]["pass_at_1"])
-    _label(ax, curves[best][-1], f"the other {len(curves) - len(inks)}", BLUE)
+    _label(ax, curves[best][-1], f"{best}, best of the other {len(curves) - len(inks)}", BLUE, (7.0, -3.5))
     _token_axis(ax, max(totals.values()))
 
 
-def _label(ax: Axes, point: Mapping[str, Any], text: str, ink: Ink) -> None:
+def _label(ax: Axes, point: Mapping[str, Any], text: str, ink: Ink, offset: Point) -> None:
     at = (point["tokens"], point["pass_at_1"])
-    ax.annotate(text, at, xytext=(7, -3.5), textcoords="offset points", color=ink.light)
+    ax.annotate(text, at, xytext=offset, textcoords="offset points", color=ink.light)
 
 
 def _line(curve: Sequence[Mapping[str, Any]], axis: str) -> tuple[list[float], list[float]]:
