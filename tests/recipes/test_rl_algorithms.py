@@ -189,17 +189,24 @@ def test_process_rewards_are_returns_to_go_less_the_baseline(name):
             assert found[g, i].tolist() == pytest.approx(expected, abs=1e-5), (name, g, i)
 
 
-def test_progress_is_the_outcomes_advantage_and_beside_it_what_the_step_itself_is_paid():
+def paid_at(g, i, k):
+    """What step k of a response is paid: half of the reward is its last one's."""
+    return process()[g][i][k] + (0.5 * REWARDS[g][i] if k == len(stops()[g][i]) - 1 else 0.0)
+
+
+def test_progress_is_the_outcomes_advantage_and_what_the_step_is_paid_above_the_same_step_of_others():
     batch = replace(with_steps(), credit="progress", weight=0.5)
     found, _ = advantages_of(Method(advantage="leave-one-out"), batch)
     for g, rewards in enumerate(REWARDS):
         for i, own in enumerate(stops()[g]):
             expected = [0.0] * 5
-            others = [rewards[j] for j in range(3) if j != i and VALID[g][j]]
+            others = [j for j in range(3) if j != i and VALID[g][j]]
+            outcome = rewards[i] - statistics.mean(rewards[j] for j in others)
             for k, stop in enumerate(own if VALID[g][i] else []):
-                paid = process()[g][i][k] + (0.5 * rewards[i] if k == len(own) - 1 else 0.0)
+                alike = [paid_at(g, j, k) for j in others if k < len(stops()[g][j])]
+                paid = paid_at(g, i, k) - (statistics.mean(alike) if alike else 0.0)
                 start = own[k - 1] if k else 0
-                expected[start:stop] = [rewards[i] - statistics.mean(others) + paid] * (stop - start)
+                expected[start:stop] = [outcome + paid] * (stop - start)
             assert found[g, i].tolist() == pytest.approx(expected, abs=1e-5), (g, i)
 
 

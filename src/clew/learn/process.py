@@ -46,11 +46,14 @@ def progress(outcome: Tensor, rewards: Tensor, mask: Tensor) -> Tensor:
     """The advantage of the whole response at every step, and beside it what the step itself is paid: [..., G, S].
 
     Process advantage verifiers (Setlur et al. 2024, arXiv 2410.08146, section 3): `rewards` [..., G, S] are alpha times
-    V_{k+1} - V_k, the last end's V being the outcome; `outcome` is [..., G]. With the values of the policy itself the
-    expected gradient is 1 + alpha times the true one; with those of another policy, a step also counts by how much it
-    helps that one.
+    V_{k+1} - V_k, the last end's V being the outcome; `outcome` is [..., G]. What a step is paid is compared with the
+    same step of the other samples that have one: under a prover that is not the policy, V falls or rises on the whole.
+    With the values of the policy itself the expected gradient is 1 + alpha times the true one; with those of another
+    policy, a step also counts by how much it helps that one.
     """
-    return torch.where(mask, outcome[..., None] + rewards, 0.0)
+    alone = mask.sum(-2, keepdim=True) == 1
+    paid = torch.where(alone, rewards, leave_one_out(rewards.mT, mask.mT).mT)
+    return torch.where(mask, outcome[..., None] + paid, 0.0)
 
 
 def best_of(value: float, k: int) -> float:
