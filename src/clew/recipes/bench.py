@@ -25,7 +25,7 @@ clew bench reward --checkpoint runs/first --json
 clew bench verify --json
 clew bench loop --checkpoint runs/five/checkpoints/sft --json
 clew bench learners --checkpoint runs/five --json
-clew bench process-rl --checkpoint runs/five/checkpoints/sft --process-reward runs/prm --json
+clew bench process-rl --checkpoint runs/five-direct/checkpoints/sft --process-reward runs/prm-start --json
 clew bench algorithms --checkpoint runs/five-direct/checkpoints/sft --json --figure curves.svg
 """
 LEARNING = ("loop", "learners", "process-rl", "algorithms")

@@ -1,4 +1,9 @@
-"""Process rewards against the outcome alone in GRPO: the same policy, problems, rollouts and updates; three seeds."""
+"""Process rewards against the outcome alone in GRPO: the same policy, problems, rollouts and updates;
+three seeds.
+
+The policy answers directly, so that each step counts: one that thinks can take it back. Every batch is learnt from in
+two passes of two parts, as PPO does, on all sides alike.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,19 @@ from typing import TYPE_CHECKING, Any
 from clew.recipes.bench_loop import MEASURED, TASK, copied, gradient, held_out_rates
 from clew.recipes.bench_seeds import SEEDS, over_seeds, told
 from clew.recipes.loop_settings import LoopConfig
-from clew.recipes.rl_settings import PolicyGradient, StepSettings
+from clew.recipes.rl_settings import EXACT_VALUE, PolicyGradient, StepSettings
 
 if TYPE_CHECKING:
     from clew.models.policy import LocalPolicy
     from clew.tasks import AnyTask
 
 STEPS = 60
+EPOCHS = MINIBATCHES = 2
+ENDS = ("left", "answer")
+"""Steps end where the result of a sum is written."""
+ARMS = ("outcome", "learned", "exact")
+TOKENS = 64
+"""Most of a direct answer."""
 
 
 def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
@@ -32,18 +43,19 @@ def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int
         rows.append(one_seed(start, task, process, seed + at, steps))
         said = {name: round(value, 3) for name, value in rows[-1].items() if isinstance(value, float)}
         print(f"seed {seed + at}, {time.perf_counter() - began:.0f} s: {said}", file=sys.stderr)
-    difference = over_seeds([row["progress"] - row["outcome"] for row in rows])
-    shaping = over_seeds([row["shaping"] - row["outcome"] for row in rows])
+    above = {name: over_seeds([row[name] - row["outcome"] for row in rows]) for name in ARMS[1:]}
     return {
         "task": TASK,
+        "mode": "direct",
         "steps": steps,
+        "updates_a_batch": EPOCHS * MINIBATCHES,
         **told(rows),
-        "progress_minus_outcome": difference,
-        "progress_is_better": difference["low"] > 0.0,
-        "shaping_minus_outcome": shaping,
+        **{f"{name}_minus_outcome": found for name, found in above.items()},
+        **{f"{name}_is_better": found["low"] > 0.0 for name, found in above.items()},
         "seeds": rows,
-        "note": "GRPO, equal rollouts and updates; progress: what a step raised the reward, beside the outcome's "
-        "advantage; shaping: the same differences summed to the end, compared stepwise",
+        "note": "GRPO without KL, equal rollouts and updates. Beside the outcome's advantage each step has what it raised a "
+        "value, above the same step of the other samples (PAV). learned: a process reward of clew reward train; exact: "
+        "1 while the solver still finds a way, else 0",
     }
 
 
@@ -52,13 +64,16 @@ def one_seed(start: LocalPolicy, task: AnyTask, process: Path, seed: int, steps:
     from clew.recipes.stage import training_problems
 
     problems = training_problems(task, seed, most=4000)
-    config = LoopConfig(checkpoint=Path(), out=Path(), task=TASK, seed=seed, measure_problems=MEASURED)
-    # Process rewards teach in groups whose outcomes are all equal, too: both arms are averaged over all samples.
-    outcome = PolicyGradient(algorithm="grpo", max_tokens=config.max_tokens)
-    arms = {
-        "outcome": outcome,
-        "progress": replace(outcome, step_credit=StepSettings(process=process, process_credit="progress")),
-        "shaping": replace(outcome, step_credit=StepSettings(process=process)),
+    how: dict[str, Any] = {"max_tokens": TOKENS, "mode": "direct"}
+    config = LoopConfig(checkpoint=Path(), out=Path(), task=TASK, seed=seed, measure_problems=MEASURED, **how)
+    # Process rewards teach in groups whose outcomes are all equal, too: all arms are averaged over all samples.
+    # Without a penalty, against which larger advantages alone would count for more.
+    plain: dict[str, Any] = {"algorithm": "grpo", "kl": "none", "direct": 1.0, "max_tokens": TOKENS}
+    outcome = PolicyGradient(**plain, epochs=EPOCHS, minibatches=MINIBATCHES)
+    paid = {"learned": process, "exact": EXACT_VALUE}
+    arms = {"outcome": outcome} | {
+        name: replace(outcome, step_credit=StepSettings(ends=ENDS, process=scorer, process_credit="progress"))
+        for name, scorer in paid.items()
     }
     row: dict[str, Any] = {"seed": seed}
     for name, settings in arms.items():
