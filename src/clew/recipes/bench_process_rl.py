@@ -1,5 +1,4 @@
-"""Process rewards against the outcome alone in GRPO: the same policy, problems, rollouts and updates;
-three seeds.
+"""Process rewards against the outcome alone in GRPO: the same policy, problems, rollouts and updates; three seeds.
 
 The policy answers directly, so that each step counts: one that thinks can take it back. Every batch is learnt from in
 two passes of two parts, as PPO does, on all sides alike.
@@ -53,9 +52,9 @@ def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int
         **{f"{name}_minus_outcome": found for name, found in above.items()},
         **{f"{name}_is_better": found["low"] > 0.0 for name, found in above.items()},
         "seeds": rows,
-        "note": "GRPO without KL, equal rollouts and updates. Beside the outcome's advantage each step has what it raised a "
-        "value, above the same step of the other samples (PAV). learned: a process reward of clew reward train; exact: "
-        "1 while the solver still finds a way, else 0",
+        "note": "GRPO without KL, equal rollouts and updates. Beside the outcome's advantage each step has what it "
+        "raised a value, above the same step of the other samples (PAV). learned: a process reward of clew reward "
+        "train; exact: 1 while the solver still finds a way, else 0",
     }
 
 
