@@ -59,15 +59,15 @@ def _lessons(alike: Sequence[Solution], group: int, pupil: Pupil) -> list[Lesson
     import torch
 
     from clew.learn.advantages import group_centred
-    from clew.recipes.loop_learners import example_of
     from clew.recipes.rl_credit import Lesson
+    from clew.recipes.training_data import solution_example
 
     values = [one.value for one in alike if one.value is not None]
     advantages = group_centred(torch.tensor([values])).tolist()[0]
     lessons = []
     for one, advantage in zip(alike, advantages, strict=True):
         if one.logprobs is not None and advantage != 0.0:
-            example = example_of(pupil.own, one)
+            example = solution_example(one, pupil.own.prompt_ids)
             worth = torch.full((example.num_learnt,), advantage)
             lessons.append(Lesson(example=example, advantages=worth, group=group))
     return lessons

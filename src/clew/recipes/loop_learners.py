@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 from clew.core.seeds import derive_seed
-from clew.data.expert import Solution
 from clew.recipes.rl_settings import TreeAdvantage
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ T = TypeVar("T")
 LearnerName = Literal["distill", "rl", "dpo"]
 UPDATE_PASSES = 3
 """What a token of an update counts, in forward passes."""
-TOKENS_PER_PASS = 2048
 HELD_BACK = 8
 """One of so many expert solutions is kept out of cloning, where its loss is watched."""
 
@@ -127,11 +125,12 @@ def clone_expert(found: Found, pupil: Pupil, plateau: Plateau | None = None) -> 
     from clew.data.expert import expert
     from clew.learn.schedule import warmup_stable_decay
     from clew.recipes.cloning import clone_step
+    from clew.recipes.training_data import solution_example
     from clew.scale.plateau import Measured
 
     settings, own = pupil.settings, pupil.own
     rng = random.Random(derive_seed(pupil.seed, "clone"))
-    every = [example_of(own, one) for one in expert(found.solutions, cap=settings.cap).rows]
+    every = [solution_example(one, own.prompt_ids) for one in expert(found.solutions, cap=settings.cap).rows]
     rng.shuffle(every)
     held = every[: len(every) // HELD_BACK] if plateau is not None else []
     examples = every[len(held) :]
@@ -162,18 +161,6 @@ def held_out_loss(own: Learner, examples: Sequence[Example]) -> float:
 
     found = logprobs_under(own.model, examples, own.precision)
     return -sum(one.sum().item() for one in found) / sum(len(one) for one in found)
-
-
-def example_of(own: Learner, solution: Solution) -> Example:
-    """The exact tokens of a solution; those that were told carry no loss."""
-    from clew.learn.batch import Example
-
-    return Example(
-        prompt_ids=own.prompt_ids(solution.problem),
-        response_ids=solution.tokens,
-        logprobs=solution.logprobs,
-        learnt=solution.learnt,
-    )
 
 
 def batches_of(items: Sequence[T], rows: int, epochs: int, rng: random.Random) -> list[list[T]]:
