@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def prefer(found: Found, pupil: Pupil) -> Learnt:
     """Direct preference optimisation of pairs from D_search (roadmap, equation 5), held to the round's first policy."""
+    from clew.learn.guard import Limits
     from clew.learn.schedule import warmup_stable_decay
     from clew.recipes.learner import reference_copy
     from clew.recipes.loop_learners import Learnt, batches_of
@@ -32,8 +33,8 @@ def prefer(found: Found, pupil: Pupil) -> Learnt:
     optimizer = own.optimizer(**settings.rates("dpo"))
     for step, batch in enumerate(batches):
         rate = warmup_stable_decay(step, total=len(batches), decay=len(batches) // 2)
-        how = {"step": step, "multiplier": rate, "checkpoint": pupil.checkpoint}
-        told = preference_step(own, optimizer, batch, objective=objective, **how)  # type: ignore[arg-type]
+        how: Limits = {"step": step, "multiplier": rate, "checkpoint": pupil.checkpoint}
+        told = preference_step(own, optimizer, batch, objective=objective, **how)
         pupil.record(step, lr=rate, **told)
     positions = sum(pair.length for batch in batches for pair in batch)
     read = sum(pair.length for pair in examples)
