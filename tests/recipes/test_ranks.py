@@ -251,8 +251,11 @@ def test_a_rank_that_is_killed_ends_all(rank, capfd):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_what_ends_the_command_ends_its_ranks(sent, tmp_path):
     inside = FAILS.format(what=f"open(os.path.join({str(tmp_path)!r}, str(rank)), 'w').write(str(os.getpid()))")
+    # A shell that starts commands in the background lets them ignore the signal.
     outside = (
-        f"import sys\nfrom clew.scale.launch import launch\nsys.exit(launch([sys.executable, '-c', {inside!r}], 2))"
+        "import signal, sys\nfrom clew.scale.launch import launch\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(launch([sys.executable, '-c', {inside!r}], 2))"
     )
     with subprocess.Popen([sys.executable, "-c", outside], stderr=subprocess.PIPE, text=True) as process:
         while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
