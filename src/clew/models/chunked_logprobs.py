@@ -49,15 +49,7 @@ class _Chunked(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         chosen, entropies, totals = (hidden.new_empty(len(hidden), dtype=_wide(hidden)) for _ in range(3))
         for part in _parts(len(hidden), rows):
-            logits = _logits(hidden[part], weight, temperature)
-            highest = logits.amax(-1)
-            logits.sub_(highest[:, None])
-            chosen[part] = logits.gather(-1, targets[part, None]).squeeze(-1)
-            weights = logits.exp()
-            total = weights.sum(-1)
-            entropies[part] = total.log() - torch.linalg.vecdot(weights, logits) / total
-            chosen[part] -= total.log()
-            totals[part] = highest + total.log()
+            chosen[part], entropies[part], totals[part] = read_part(hidden[part], weight, targets[part], temperature)
         ctx.save_for_backward(hidden, weight, targets, totals, entropies)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.set_materialize_grads(False)
@@ -66,17 +58,43 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None, None]:
         hidden, weight, targets, totals, entropies = ctx.saved_tensors
-        of_chosen = grads[0]
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         for part in _parts(len(hidden), ctx.rows):
-            logprobs = _logits(hidden[part], weight, ctx.temperature).sub_(totals[part, None])
-            slope = _slope(logprobs, entropies[part], *(g if g is None else g[part, None] for g in grads))
-            if of_chosen is not None:
-                slope.scatter_add_(-1, targets[part, None], of_chosen[part, None])
-            narrow = slope.div_(ctx.temperature).to(hidden.dtype)
+            known = [x if x is None else x[part] for x in (targets, totals, entropies, *grads)]
+            narrow = slope_part(hidden[part], weight, *known, ctx.temperature)
             torch.matmul(narrow, weight, out=grad_hidden[part])
             grad_weight.addmm_(narrow.t(), hidden[part])
         return grad_hidden, grad_weight, None, None, None
+
+
+def read_part(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs of the targets, entropies, and logs of the sums of the exponentials of the logits, all [tokens]."""
+    logits = _logits(hidden, weight, temperature)
+    highest = logits.amax(-1)
+    logits.sub_(highest[:, None])
+    chosen = logits.gather(-1, targets[:, None]).squeeze(-1)
+    weights = logits.exp()
+    total = weights.sum(-1)
+    entropies = total.log() - torch.linalg.vecdot(weights, logits) / total
+    return chosen - total.log(), entropies, highest + total.log()
+
+
+def slope_part(  # noqa: PLR0913  what the forward pass knew, and two gradients
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    totals: Tensor,
+    entropies: Tensor,
+    of_chosen: Tensor | None,
+    of_entropy: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    """Gradient of the product of `hidden` and `weight` [tokens, vocabulary], in the type of `hidden`."""
+    logprobs = _logits(hidden, weight, temperature).sub_(totals[:, None])
+    slope = _slope(logprobs, entropies, *(g if g is None else g[:, None] for g in (of_chosen, of_entropy)))
+    if of_chosen is not None:
+        slope.scatter_add_(-1, targets[:, None], of_chosen[:, None])
+    return slope.div_(temperature).to(hidden.dtype)
 
 
 def _slope(logprobs: Tensor, entropies: Tensor, of_chosen: Tensor | None, of_entropy: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ clew bench train --model smollm2 --repeats 2 --json
 clew bench search --checkpoint runs/first --json
 clew bench reward --checkpoint runs/first --json
 clew bench verify --json
+clew bench compile --repeats 3 --threads 1 --json
 clew bench loop --checkpoint runs/five/checkpoints/sft --json
 clew bench learners --checkpoint runs/five --json
 clew bench process-rl --checkpoint runs/five-direct/checkpoints/sft --process-reward runs/prm-start --json
@@ -36,12 +37,15 @@ class BenchConfig:
     """Measure rollouts against generate of transformers, RL steps against TRL, trees, rewards, verifiers."""
 
     what: tyro.conf.Positional[
-        Literal["rollout", "train", "search", "reward", "verify", "loop", "learners", "process-rl", "algorithms"]
+        Literal[
+            "rollout", "train", "search", "reward", "verify", "compile", "loop", "learners", "process-rl", "algorithms"
+        ]
     ]
     """rollout: tokens per second of sampling. train: seconds of a step of reinforcement learning. search: what trees
     cost beside the model, what the prefix cache and searching many problems together save, whether costs are honest.
     reward: a process reward against the exact value, labels of steps by two methods at equal quality, and two rewards
     as guides. verify: wrong answers accepted, right ones rejected, escapes from the sandbox, answers per second.
+    compile: torch.compile against eager on parts of a training pass of SmolLM2-135M's shape; needs a C++ compiler.
     loop: clew loop against policy gradient at equal compute. learners: cloning, REINFORCE, GRPO, PPO, DPO on the same
     samples at equal updates. process-rl: process rewards against the outcome alone in GRPO. algorithms: learning curves
     of every name of clew rl --algorithm, answering directly. These four take 5-number Countdown and three seeds,
@@ -86,6 +90,7 @@ def main(config: BenchConfig) -> int:
     from clew.data.environment import describe_environment
     from clew.data.files import jsonable, write_json_atomically
     from clew.recipes.bench_algorithms_summary import algorithms_table
+    from clew.recipes.bench_compile import measure_compile
     from clew.recipes.bench_reward import measure_reward
     from clew.recipes.bench_rollout import measure_rollout
     from clew.recipes.bench_search import measure_search
@@ -109,6 +114,8 @@ def main(config: BenchConfig) -> int:
             measured = measure_learning(config)
         case "verify":
             measured = measure_verify(repeats=config.repeats, seed=config.seed)
+        case "compile":
+            measured = measure_compile(repeats=config.repeats, seed=config.seed)
         case "reward":
             measured = measure_reward(
                 checkpoint=config.checkpoint,
