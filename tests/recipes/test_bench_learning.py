@@ -121,3 +121,22 @@ def test_the_peak_of_a_block_is_seen():
 def test_what_is_missing_or_too_much_is_told(what, options):
     with pytest.raises(InvalidValue):
         bench.main(bench.BenchConfig(what=what, **options))
+
+
+def test_arms_are_compared_by_seed_at_every_budget(monkeypatch):
+    """With the same difference in each seed the interval has no width, however far apart the seeds are."""
+    from clew.recipes import bench_process_rl, stage
+
+    def row(start, task, process, seed, steps):
+        outcome = 0.1 * seed + steps / 1000
+        return {"seed": seed, "outcome": outcome, "learned": outcome + 0.02, "exact": outcome + (0.1, -0.1, 0.0)[seed]}
+
+    monkeypatch.setattr(stage, "load_policy", lambda path: None)
+    monkeypatch.setattr(bench_process_rl, "one_seed", row)
+    told = bench_process_rl.measure_process_rl(checkpoint=Path("x"), process=Path("y"), seed=0, budgets=(20, 60))
+    for steps in (20, 60):
+        budget = told[f"batches_{steps}"]
+        assert budget["outcome"]["mean"] == pytest.approx(0.1 + steps / 1000)
+        low, high = (budget["learned_minus_outcome"][name] for name in ("low", "high"))
+        assert (low, high) == pytest.approx((0.02, 0.02)) and budget["learned_is_better"]
+        assert budget["exact_minus_outcome"]["mean"] == pytest.approx(0.0) and not budget["exact_is_better"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from clew.models.policy import LocalPolicy
     from clew.tasks import AnyTask
 
-STEPS = 60
+BUDGETS = (20, 60)
+"""Batches of rollouts: where rewards are few, and where they are many."""
 EPOCHS = MINIBATCHES = 2
 ENDS = ("left", "answer")
 """Steps end where the result of a sum is written."""
@@ -30,8 +32,23 @@ TOKENS = 64
 """Most of a direct answer."""
 
 
-def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int = STEPS) -> dict[str, Any]:
-    """pass@1 of all arms a seed, their means with intervals, and the paired differences."""
+def measure_process_rl(
+    *, checkpoint: Path, process: Path, seed: int, budgets: Sequence[int] = BUDGETS
+) -> dict[str, Any]:
+    """Of each budget, in batches of rollouts: pass@1 of all arms, their means with intervals, paired differences."""
+    return {
+        "task": TASK,
+        "mode": "direct",
+        "updates_a_batch": EPOCHS * MINIBATCHES,
+        **{f"batches_{steps}": measure_budget(checkpoint, process, seed, steps) for steps in budgets},
+        "note": "GRPO without KL, equal rollouts and updates. Beside the outcome's advantage each step has what it "
+        "raised a value, above the same step of the other samples (PAV). learned: a process reward of clew reward "
+        "train; exact: 1 while the solver still finds a way, else 0. Each budget is a run with a schedule of its own",
+    }
+
+
+def measure_budget(checkpoint: Path, process: Path, seed: int, steps: int) -> dict[str, Any]:
+    """The rows a seed, means over seeds, and how far each arm is above the outcome alone."""
     from clew.recipes.stage import load_policy
     from clew.tasks import make_task
 
@@ -41,20 +58,13 @@ def measure_process_rl(*, checkpoint: Path, process: Path, seed: int, steps: int
         began = time.perf_counter()
         rows.append(one_seed(start, task, process, seed + at, steps))
         said = {name: round(value, 3) for name, value in rows[-1].items() if isinstance(value, float)}
-        print(f"seed {seed + at}, {time.perf_counter() - began:.0f} s: {said}", file=sys.stderr)
+        print(f"{steps} batches, seed {seed + at}, {time.perf_counter() - began:.0f} s: {said}", file=sys.stderr)
     above = {name: over_seeds([row[name] - row["outcome"] for row in rows]) for name in ARMS[1:]}
     return {
-        "task": TASK,
-        "mode": "direct",
-        "steps": steps,
-        "updates_a_batch": EPOCHS * MINIBATCHES,
         **told(rows),
         **{f"{name}_minus_outcome": found for name, found in above.items()},
         **{f"{name}_is_better": found["low"] > 0.0 for name, found in above.items()},
         "seeds": rows,
-        "note": "GRPO without KL, equal rollouts and updates. Beside the outcome's advantage each step has what it "
-        "raised a value, above the same step of the other samples (PAV). learned: a process reward of clew reward "
-        "train; exact: 1 while the solver still finds a way, else 0",
     }
 
 
