@@ -323,7 +323,7 @@ CASES = [
     case(LONG, "rl", NO_ROOM, status=2, says="tokens of the prompts is"),
     case(LONG, "dpo", NO_ROOM, status=2, says="tokens of the prompts is"),
     case(LONG, "distill", NO_ROOM, status=2, says="tokens of the prompts is"),
-    case(LONG, "loop", "--max-tokens 125", says="clew: answers have at most 1", learns=True),
+    case(LONG, "loop", "--max-tokens 125", says="answers have at most 1", learns=True),
     case(LONG, "loop", "--task LONGFILE", status=2, says="fewer than 128, the model's context"),
     case(LONG, "reward train", NO_ROOM, status=2, says="tokens of the prompts is"),
     *(

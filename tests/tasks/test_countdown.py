@@ -84,9 +84,9 @@ def test_fewer_problems_are_a_prefix_of_more() -> None:
 
 def test_drawing_is_fast() -> None:
     TASK.problems("train", 1, seed=0)
-    start = time.perf_counter()
+    start = time.process_time()
     TASK.problems("train", 5000, seed=0)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("count", [5, 6])

@@ -88,9 +88,6 @@ def loop(config: LoopConfig, progress: Progress) -> dict[str, Any]:
     checkpoint = resolve_checkpoint(config.checkpoint)
     own = loaded(config, checkpoint)
     room = with_room(Evaluation(max_tokens=config.max_tokens), own.policy, held_out, config.mode).max_tokens
-    if room < config.max_tokens:
-        why = f"the model's context has {own.policy.context}, and the longest held-out prompt leaves no more"
-        print(f"clew: answers have at most {room} tokens, not {config.max_tokens}: {why}", file=sys.stderr)
     # Last, so that whatever can be refused leaves no directory behind.
     run = RunDirectory.create(config.out, resolved(config), resume=config.resume, overwrite=config.overwrite)
     config = replace(config, max_tokens=room)

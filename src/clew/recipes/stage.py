@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -318,7 +319,8 @@ def run_alone(  # noqa: PLR0913  a stage and how it is run, by name
 
 
 def with_room(settings: Evaluation, policy: Trainable, problems: Sequence[Problem], mode: str = "think") -> Evaluation:
-    """`settings` with as many tokens of a response as the policy's context has room for after every prompt.
+    """`settings` with as many tokens of a response as the policy's context has room for after every prompt; if these
+    are fewer, says so.
 
     Raises `InvalidValue` where it has none.
     """
@@ -326,7 +328,11 @@ def with_room(settings: Evaluation, policy: Trainable, problems: Sequence[Proble
     if longest >= policy.context:
         accepted = f"fewer than {policy.context}, the model's context"
         raise InvalidValue("tokens of a prompt", longest, accepted, "choose a task or model with room for a response")
-    return replace(settings, max_tokens=min(settings.max_tokens, policy.context - longest))
+    room = policy.context - longest
+    if room < settings.max_tokens:
+        why = f"the model's context has {policy.context}, and the longest held-out prompt leaves no more"
+        print(f"clew: held-out answers have at most {room} tokens, not {settings.max_tokens}: {why}", file=sys.stderr)
+    return replace(settings, max_tokens=min(settings.max_tokens, room))
 
 
 def write_summary(
