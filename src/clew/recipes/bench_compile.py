@@ -61,10 +61,10 @@ def measure_compile(*, repeats: int, seed: int, shapes: Shapes | None = None) ->
 
     Raises `InvalidValue` without a C++ compiler.
     """
-    check_compiler()
     shapes = shapes or Shapes()
     found: dict[str, Any] = {}
     with cold_cache():
+        check_compiler()
         for name, build in (("layer", decoder_layer), ("head", head_chunk)):
             found[name] = {}
             for precision in PRECISIONS:
@@ -90,14 +90,14 @@ def check_compiler() -> None:
 @contextmanager
 def cold_cache() -> Iterator[None]:
     """Within, nothing is compiled yet, and what is compiled goes in the end."""
-    import torch
-    from torch._inductor import config
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": empty}):
+        # Only here: the library makes a directory of its own for its cache when it is loaded.
+        import torch
+        from torch._inductor import config
 
-    torch.compiler.reset()
-    with tempfile.TemporaryDirectory() as empty:
-        known = {"TORCHINDUCTOR_CACHE_DIR": empty}
+        torch.compiler.reset()
         # In this process, so that what compiling takes can be told.
-        with patch.dict(os.environ, known), config.patch(compile_threads=1):
+        with config.patch(compile_threads=1):
             try:
                 yield
             finally:
